@@ -1,0 +1,102 @@
+package inventory
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// Schema is the newest schema number this program writes. A record with a newer one is read, never rewritten.
+const Schema = 1
+
+// ErrNewer says that a record was written by a newer version: this one must not rewrite it.
+var ErrNewer = errors.New("inventory: the record has a newer schema than this program knows; upgrade hostlerd")
+
+// A Doc is a record together with where and as of when it was read, and the fields of it that this version does not
+// know: they survive a rewrite.
+type Doc[T any] struct {
+	V   T
+	KV  KV
+	raw map[string]json.RawMessage
+}
+
+// Exists says whether the record was there.
+func (d Doc[T]) Exists() bool { return d.KV.Exists() }
+
+// Unchanged is the condition that nobody wrote the record since it was read.
+func (d Doc[T]) Unchanged() Cond { return Unchanged(d.KV) }
+
+// Decode reads a record. A missing key gives a Doc that does not Exist.
+func Decode[T any](kv KV) (Doc[T], error) {
+	d := Doc[T]{KV: kv}
+	if !kv.Exists() {
+		return d, nil
+	}
+	if err := json.Unmarshal(kv.Value, &d.V); err != nil {
+		return d, fmt.Errorf("inventory: record %s is not what it should be: %v", kv.Key, err)
+	}
+	if err := json.Unmarshal(kv.Value, &d.raw); err != nil {
+		return d, fmt.Errorf("inventory: record %s is not a JSON object: %v", kv.Key, err)
+	}
+	var s struct {
+		Schema int `json:"schema"`
+	}
+	_ = json.Unmarshal(kv.Value, &s) // an object already: checked above
+	if s.Schema > Schema {
+		return d, fmt.Errorf("%s (schema %d): %w", kv.Key, s.Schema, ErrNewer)
+	}
+	return d, nil
+}
+
+// Put encodes v in place of the record, keeping the top-level fields that this version does not know.
+func (d Doc[T]) Put(v T) (Op, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return Op{}, fmt.Errorf("inventory: encode %s: %v", d.KV.Key, err)
+	}
+	if len(d.raw) > 0 {
+		if b, err = keepUnknown[T](b, d.raw); err != nil {
+			return Op{}, fmt.Errorf("inventory: encode %s: %v", d.KV.Key, err)
+		}
+	}
+	return Op{Key: d.KV.Key, Value: b}, nil
+}
+
+func keepUnknown[T any](fresh []byte, raw map[string]json.RawMessage) ([]byte, error) {
+	var now map[string]json.RawMessage
+	if err := json.Unmarshal(fresh, &now); err != nil {
+		return nil, err
+	}
+	// What the old value held and T knows comes from the fresh value alone (an emptied omitempty field must vanish):
+	// T knows a field when decoding just that field and encoding again shows it, or when it refuses to decode.
+	changed := false
+	for k, v := range raw {
+		if _, have := now[k]; have || known[T](k, v) {
+			continue
+		}
+		now[k] = v
+		changed = true
+	}
+	if !changed {
+		return fresh, nil
+	}
+	return json.Marshal(now)
+}
+
+func known[T any](key string, value json.RawMessage) bool {
+	one, err := json.Marshal(map[string]json.RawMessage{key: value})
+	if err != nil {
+		return false
+	}
+	var v T
+	d := json.NewDecoder(bytes.NewReader(one))
+	d.DisallowUnknownFields()
+	return d.Decode(&v) == nil
+}
+
+// Encode is for records written for the first time under key.
+func Encode[T any](key string, v T) (Op, error) { return Doc[T]{KV: KV{Key: key}}.Put(v) }
+
+// Delete is the operation that removes a key.
+func Delete(key string) Op { return Op{Key: key} }

@@ -1,0 +1,233 @@
+package inventory
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Reader is what views are built from: a watched Copy, or one consistent read of the store (Load).
+type Reader interface {
+	One(key string) KV     // Mod 0 when absent
+	Under(dir string) []KV // the keys directly below dir (which ends in "/"), sorted
+}
+
+// A Copy follows the store in memory, so that boot answers, lists and the reconciler cost no read. It is a copy: what
+// is written compares revisions, so a stale Copy makes a transaction fail, never succeed wrongly. History stays out.
+type Copy struct {
+	mu   sync.RWMutex
+	dirs map[string]map[string]KV
+	rev  int64
+	at   time.Time // when the store last spoke
+	subs map[chan Batch]struct{}
+}
+
+// NewCopy makes an empty copy; Run fills and follows.
+func NewCopy() *Copy { return &Copy{dirs: map[string]map[string]KV{}, subs: map[chan Batch]struct{}{}} }
+
+// Run lists, then watches, lists again after a compaction, and tries again (after a second) when the store is away.
+// ready is called once, after the first list. It returns when ctx ends.
+func (c *Copy) Run(ctx context.Context, s Store, ready func()) error {
+	for ctx.Err() == nil {
+		if err := c.follow(ctx, s, &ready); err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrCompacted) && ctx.Err() == nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+	return nil
+}
+
+func (c *Copy) follow(ctx context.Context, s Store, ready *func()) error {
+	// History is the largest part by far and nobody reads it from here: list around it.
+	first, err := s.List(ctx, Root, ListOptions{Limit: 1, KeysOnly: true})
+	if err != nil {
+		return err
+	}
+	var all []KV
+	for _, p := range copied {
+		snap, err := s.List(ctx, p, ListOptions{Rev: first.Rev})
+		if err != nil {
+			return err
+		}
+		all = append(all, snap.KVs...)
+	}
+	c.reset(all, first.Rev)
+	if *ready != nil {
+		(*ready)()
+		*ready = nil
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	for b := range s.Watch(ctx, Root, first.Rev+1) {
+		if b.Err != nil {
+			return b.Err
+		}
+		c.Apply(b)
+	}
+	return ErrUnavailable
+}
+
+// copied are the prefixes a Copy holds.
+var copied = []string{PrefixMeta, PrefixNodes, PrefixPublic, PrefixAvail, PrefixHealth, PrefixClaims, PrefixReservations,
+	PrefixInstances, PrefixWishes, PrefixSessions, PrefixCerts, PrefixTests, PrefixSKUs, PrefixExpected, PrefixImages,
+	PrefixIDs, PrefixBMC, PrefixCredentials, PrefixTokens, PrefixShards, PrefixReplicas, PrefixLeases4}
+
+func (c *Copy) reset(all []KV, rev int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.dirs
+	c.dirs = map[string]map[string]KV{}
+	b := Batch{Rev: rev}
+	for _, kv := range all {
+		c.put(kv)
+		if old[dir(kv.Key)][kv.Key].Mod != kv.Mod {
+			b.Events = append(b.Events, Event{KV: kv})
+		}
+	}
+	for d, keys := range old {
+		for k := range keys {
+			if !c.dirs[d][k].Exists() {
+				b.Events = append(b.Events, Event{KV: KV{Key: k, Mod: rev}, Deleted: true})
+			}
+		}
+	}
+	c.rev, c.at = rev, time.Now()
+	c.tell(b)
+}
+
+// Apply takes one batch in; Run does it, and single-threaded simulations call it themselves.
+func (c *Copy) Apply(b Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range b.Events {
+		if strings.HasPrefix(e.KV.Key, PrefixHistory) {
+			continue
+		}
+		if e.Deleted {
+			delete(c.dirs[dir(e.KV.Key)], e.KV.Key)
+		} else {
+			c.put(e.KV)
+		}
+	}
+	c.rev, c.at = max(c.rev, b.Rev), time.Now()
+	c.tell(b)
+}
+
+func (c *Copy) put(kv KV) {
+	d := dir(kv.Key)
+	if c.dirs[d] == nil {
+		c.dirs[d] = map[string]KV{}
+	}
+	c.dirs[d][kv.Key] = kv
+}
+
+func (c *Copy) tell(b Batch) {
+	for ch := range c.subs {
+		select {
+		case ch <- b:
+		default: // too slow: it finds its channel closed, and begins again from a fresh read
+			delete(c.subs, ch)
+			close(ch)
+		}
+	}
+}
+
+// Subscribe gets every later batch until stop is called. A reader slower than 1,024 batches finds its channel closed
+// and starts again.
+func (c *Copy) Subscribe() (batches <-chan Batch, stop func()) {
+	ch := make(chan Batch, 1024)
+	c.mu.Lock()
+	c.subs[ch] = struct{}{}
+	c.mu.Unlock()
+	return ch, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if _, ok := c.subs[ch]; ok {
+			delete(c.subs, ch)
+			close(ch)
+		}
+	}
+}
+
+// Rev is the revision the copy stands at, and Heard when the store last spoke.
+func (c *Copy) Rev() int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.rev
+}
+
+// One reads a key of the copy.
+func (c *Copy) One(key string) KV {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if kv := c.dirs[dir(key)][key]; kv.Exists() {
+		return kv
+	}
+	return KV{Key: key}
+}
+
+// Under lists the keys directly below dir.
+func (c *Copy) Under(d string) []KV {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(c.dirs[d]), func(a, b KV) int { return cmp.Compare(a.Key, b.Key) })
+}
+
+// Nodes lists the ids of all nodes.
+func (c *Copy) Nodes() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var ids []string
+	for d, keys := range c.dirs {
+		if id, ok := strings.CutPrefix(d, PrefixNodes); ok && len(keys) > 0 {
+			ids = append(ids, strings.TrimSuffix(id, "/"))
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func dir(key string) string { return key[:strings.LastIndexByte(key, '/')+1] }
+
+// A Read is a Reader of keys and folders read from the store as they are asked for: always fresh, for transactions of
+// the API. The first error is kept in Err, and everything reads as absent after it.
+type Read struct {
+	Ctx   context.Context
+	Store Store
+	Err   error
+}
+
+// One reads a key.
+func (r *Read) One(key string) KV {
+	if r.Err != nil {
+		return KV{Key: key}
+	}
+	kv, err := r.Store.Get(r.Ctx, key)
+	if err != nil {
+		r.Err = err
+		return KV{Key: key}
+	}
+	kv.Key = key
+	return kv
+}
+
+// Under lists the keys directly below d.
+func (r *Read) Under(d string) []KV {
+	if r.Err != nil {
+		return nil
+	}
+	s, err := r.Store.List(r.Ctx, d, ListOptions{})
+	if err != nil {
+		r.Err = err
+		return nil
+	}
+	return slices.DeleteFunc(s.KVs, func(kv KV) bool { return dir(kv.Key) != d })
+}

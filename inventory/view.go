@@ -1,0 +1,172 @@
+package inventory
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// View collects one node with all that belongs to it. A record that cannot be read, or was written by a newer version,
+// is told in Broken: such a node is shown, and never written.
+func View(r Reader, id string) NodeView {
+	v := NodeView{ID: id}
+	var errs []error
+	v.Spec = take[Spec](r, KeySpec(id), &errs)
+	v.State = take[NodeState](r, KeyState(id), &errs)
+	v.Facts = take[Facts](r, KeyFacts(id), &errs)
+	v.Public = take[Public](r, KeyPublic(id), &errs)
+	v.Avail = take[Avail](r, KeyAvail(id), &errs)
+	v.Claim = take[Claim](r, KeyClaim(id), &errs)
+	v.Session = take[Session](r, KeySession(id), &errs)
+	v.Certificate = take[Certificate](r, KeyCert(id, v.State.V.Wipe), &errs)
+	v.SKU.KV.Key = KeySKU(v.Spec.V.SKU)
+	if v.Spec.V.SKU != "" {
+		v.SKU = take[SKU](r, KeySKU(v.Spec.V.SKU), &errs)
+	}
+	if c := v.Claim.V; v.Claim.Exists() {
+		v.Reservation = take[Reservation](r, KeyReservation(c.Tenant, c.Reservation), &errs)
+		v.Instance = take[Instance](r, KeyInstance(c.Instance), &errs)
+	}
+	if tests := r.Under(PrefixTests + id + "/"); len(tests) > 0 {
+		v.Test = decode[TestRun](tests[len(tests)-1], &errs) // ids are ULIDs: the last is the newest
+	}
+	for _, kv := range r.Under(PrefixHealth + id + "/") {
+		v.Health = append(v.Health, decode[HealthReport](kv, &errs))
+	}
+	for _, kv := range r.Under(PrefixWishes + id + "/") {
+		if w := decode[Wish](kv, &errs); w.V.Answer == "" || w.V.Answer == Doing {
+			v.Wishes = append(v.Wishes, w)
+		}
+	}
+	v.Broken = errors.Join(errs...)
+	return v
+}
+
+func take[T any](r Reader, key string, errs *[]error) Doc[T] {
+	kv := r.One(key)
+	kv.Key = key
+	return decode[T](kv, errs)
+}
+
+func decode[T any](kv KV, errs *[]error) Doc[T] {
+	d, err := Decode[T](kv)
+	if err != nil {
+		*errs = append(*errs, err)
+	}
+	return d
+}
+
+// Answers of a wish.
+const (
+	Doing   = "doing"
+	DoneOK  = "done"
+	Refused = "refused"
+	Stale   = "stale"
+)
+
+// Liveness of a node, as NodeState.Alive has it.
+const (
+	Alive   = "alive"
+	Silent  = "silent"
+	Unknown = "unknown"
+)
+
+// Name is what people call the node: its name, or its id while it has none.
+func (v NodeView) Name() string {
+	if v.Spec.V.Name != "" {
+		return v.Spec.V.Name
+	}
+	return v.ID
+}
+
+// Blocked lists, in words, everything that keeps the node from being rented; empty means rentable. Absence is never
+// permission: what is not known blocks.
+func (v NodeView) Blocked(now time.Time) []string {
+	var out []string
+	st := v.State.V
+	say := func(format string, a ...any) { out = append(out, fmt.Sprintf(format, a...)) }
+	if v.Broken != nil {
+		say("a record of it cannot be read: %v", v.Broken)
+	}
+	if st.State != Ready {
+		say("it is %s: %s", st.State, st.Reason)
+	}
+	if st.State == Ready && st.Alive != Alive {
+		say("its agent is %s", cmp.Or(st.Alive, Unknown))
+	}
+	if st.Taint != "" {
+		say("it is tainted: media may hold data")
+	}
+	if !v.Certificate.Exists() {
+		say("no sanitize certificate for wipe %d", st.Wipe)
+	}
+	switch t := v.Test; {
+	case !t.Exists():
+		say("no test run")
+	case t.V.Verdict != Pass:
+		say("last test run: %s", t.V.Verdict)
+	case t.V.Wipe != st.Wipe:
+		say("last passed test run is of wipe %d, not %d", t.V.Wipe, st.Wipe)
+	case !v.SKU.Exists():
+		say("its SKU %q is not declared", v.Spec.V.SKU)
+	case v.SKU.V.TestMaxAge > 0 && now.Sub(t.V.Finished) > time.Duration(v.SKU.V.TestMaxAge):
+		say("last test run is older than %v", time.Duration(v.SKU.V.TestMaxAge))
+	}
+	for _, h := range v.Spec.V.Holds {
+		if h.Until.IsZero() || now.Before(h.Until) {
+			say("hold %s by %s: %s", h.Kind, h.Actor, h.Reason)
+		}
+	}
+	for _, a := range v.Alerts(PreventAllocation) {
+		say("alert %s: %s", a.ID, a.What)
+	}
+	return out
+}
+
+// Alerts lists the node's alerts that have a class; "" lists all.
+func (v NodeView) Alerts(class string) []Alert {
+	var out []Alert
+	for _, h := range v.Health {
+		for _, a := range h.V.Alerts {
+			if class == "" || slices.Contains(a.Classes, class) {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}
+
+// Offer is the public record of the node as it stands.
+func (v NodeView) Offer(now time.Time) Public {
+	st, sp := v.State.V, v.Spec.V
+	p := Public{
+		Schema: Schema, ID: v.ID, Name: v.Name(), SKU: sp.SKU, Rack: sp.Rack, Slot: sp.Slot,
+		State: st.State, Since: st.Since, Generation: st.Generation, Wipe: st.Wipe, Tested: st.Tested,
+		Sanitized: st.Taint == "" && v.Certificate.Exists(), Health: "healthy",
+	}
+	p.Reasons = v.Blocked(now)
+	p.Rentable = len(p.Reasons) == 0
+	if st.State == Quarantined || len(v.Alerts("")) > 0 {
+		p.Health, p.Detail = "unhealthy", st.Reason
+		for _, a := range v.Alerts("") {
+			p.Detail = a.What
+		}
+	}
+	if v.Claim.Exists() {
+		p.Tenant, p.Reservation, p.Instance = v.Claim.V.Tenant, v.Claim.V.Reservation, v.Claim.V.Instance
+	}
+	if v.Instance.Exists() && st.State == InUse {
+		p.Ready = v.Instance.V.Ready
+	}
+	for i, r := range p.Reasons { // the record stays under 3 KiB whatever is wrong
+		if len(r) > 200 {
+			p.Reasons[i] = r[:200]
+		}
+	}
+	if len(p.Reasons) > 8 {
+		p.Reasons = p.Reasons[:8]
+	}
+	return p
+}
