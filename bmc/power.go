@@ -1,0 +1,111 @@
+package bmc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bougou/go-ipmi/pkg/types"
+)
+
+// SetPower brings the machine to a power state and returns when several reads
+// in a row say that it is there: it looks, acts, and observes. It may be
+// repeated at any time and never toggles.
+//
+// Off is always sent, even to a machine that is said to be off: some
+// controllers answer from a cache a minute old, and a machine wrongly taken for
+// off still runs its tenant's programs. On is not sent to a machine that is on;
+// one wrongly taken for on is noticed by its silence.
+//
+// An *Error with Unconfirmed says that the order went out and the reads never
+// agreed; ctx's deadline bounds the wait, and so does a minute.
+func (c *Controller) SetPower(ctx context.Context, want Power) error {
+	op := "set power " + string(want)
+	if want != On && want != Off {
+		return &Error{Op: "set power", Addr: c.target.Addr, Err: fmt.Errorf("%q is neither on nor off", want)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.pace.settle)
+	defer cancel()
+
+	state, err := c.Power(ctx)
+	if err != nil {
+		return err // nothing was sent
+	}
+	var (
+		sent   int       // orders sent
+		last   time.Time // when the latest was
+		agreed int       // reads in a row that say want, since then
+		cause  error     // what went wrong on the way
+	)
+	for {
+		if state == want {
+			agreed++
+		} else {
+			agreed = 0
+		}
+		first := sent == 0 && (want == Off || state != want)
+		again := sent > 0 && sent < c.pace.acts && state != want && time.Since(last) >= c.pace.again
+		if first || again {
+			c.log.Debug("power order", "power", want, "was", state, "try", sent+1)
+			err := c.order(ctx, want)
+			sent, last = sent+1, time.Now()
+			if needless(err) && state == want {
+				err = nil
+			}
+			if err != nil {
+				refusal, _ := errors.AsType[*Error](err)
+				if refusal == nil || !refusal.Temporary {
+					return err
+				}
+				cause = err // perhaps it was obeyed all the same: observe
+			}
+			agreed = 0 // what was read before the order proves nothing
+		} else if agreed >= c.pace.agree {
+			return nil
+		}
+
+		select {
+		case <-time.After(c.pace.space):
+		case <-ctx.Done():
+			return c.unconfirmed(op, sent > 0, state, errors.Join(ctx.Err(), cause))
+		}
+		if state, err = c.Power(ctx); err != nil {
+			cause = err
+			if failure, _ := errors.AsType[*Error](err); failure == nil || !failure.Temporary {
+				return c.unconfirmed(op, sent > 0, state, cause)
+			}
+		}
+	}
+}
+
+// order sends one power order through bmclib.
+func (c *Controller) order(ctx context.Context, want Power) error {
+	return c.ask(ctx, "set power "+string(want), func(ctx context.Context) error {
+		_, err := c.lib.SetPowerState(ctx, string(want))
+		return err
+	})
+}
+
+// needless tells whether err is a controller's way to say that the machine is
+// in the wanted state already (IPMI v2.0 table 5-2, D5h).
+func needless(err error) bool {
+	code, ok := types.IsResponseError(err)
+	return ok && code.CompletionCode() == types.CodeNotSupported
+}
+
+func (c *Controller) unconfirmed(op string, sent bool, state Power, cause error) error {
+	e := &Error{
+		Op: op, Addr: c.target.Addr, Temporary: !sent, Unconfirmed: sent,
+		Err:  fmt.Errorf("the controller last said %q: %w", state, cause),
+		Hint: "look at the machine, and pull its power if it must be off",
+	}
+	if f := c.drv.chassis(); f != "" {
+		e.Hint = f + "; " + e.Hint
+	}
+	var failure *Error
+	if errors.As(cause, &failure) {
+		e.Credentials = failure.Credentials
+	}
+	return e
+}
