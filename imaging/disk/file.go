@@ -171,10 +171,14 @@ func (d *File) undirect(err error) bool {
 	return true
 }
 
-// Sync waits until what was written is on the medium.
+// Sync waits until what was written is on the medium. Where I/O is not direct it then empties the page cache of it, so
+// that what is read next comes from the medium as well.
 func (d *File) Sync() error {
 	if err := d.f.Sync(); err != nil {
 		return fmt.Errorf("disk: flush: %w", err)
+	}
+	if !d.isDirect() {
+		_ = unix.Fadvise(int(d.f.Fd()), 0, 0, unix.FADV_DONTNEED) // advice: tmpfs has no medium and ignores it
 	}
 	return nil
 }
