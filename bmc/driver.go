@@ -196,7 +196,13 @@ func (d *driver) handshake(ctx context.Context, c *ipmi.Client, w *wire) error {
 	if err := w.secure(d.target, opened.RemoteConsoleSessionID, rakp2.ManagedSystemRandomNumber[:]); err != nil {
 		return err
 	}
-	_, err = c.SetSessionPrivilegeLevel(ctx, types.PrivilegeLevelAdministrator)
+	granted, err := c.SetSessionPrivilegeLevel(ctx, types.PrivilegeLevelAdministrator)
+	if err == nil && granted.PrivilegeLevel < uint8(types.PrivilegeLevelAdministrator) {
+		err = types.NewResponseError(types.CodeInsufficientPrivilege, fmt.Sprintf("granted privilege level %d only", granted.PrivilegeLevel))
+	}
+	if code, ok := types.IsResponseError(err); ok && code.CompletionCode() != types.CodeOK {
+		return &Error{Op: "log in", Addr: d.target.Addr, Credentials: true, Hint: notAdmin.hint, Err: err}
+	}
 	return err
 }
 

@@ -20,7 +20,7 @@ type Error struct {
 	Temporary   bool          // the controller may do it if asked later
 	Unconfirmed bool          // it may or may not have happened: the controller's answers do not settle it
 	Credentials bool          // the login was refused, or would be: asking again with the same credential is no use
-	After       time.Duration // with Temporary: do not ask again before; 0 means not known
+	After       time.Duration // it is not asked again before; 0 means not known
 	Hint        string        // what a person can do about it; may be empty
 	Err         error
 }

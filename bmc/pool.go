@@ -176,7 +176,7 @@ func ending(addr string) error {
 
 // failed counts err towards the backoff if it says that the controller is in
 // trouble; an answer, even a refusal, ends it. Refused logins are not delayed
-// here: logins stops them for good.
+// here: logins stops them.
 func (l *line) failed(err error) {
 	e, _ := errors.AsType[*Error](err)
 	if err != nil && e == nil {

@@ -63,7 +63,6 @@ set_working_mc 0x20
   sol "tcp:%[3]s" 115200
   user 1 false "" "" user 10 none md2 md5 straight
   user 2 true "%[4]s" "%[5]s" admin 10 none md2 md5 straight
-  user 3 true "looker" "%[5]s" user 10 none md2 md5 straight
 `
 
 const emu = `mc_setbmc 0x20

@@ -48,7 +48,7 @@ type wire struct {
 	consoleRand []byte            // our random number and role, as sent in RAKP message 1
 	role        byte
 	refused     types.RmcpStatusCode // what the latest login message said
-	session     *session // nil until the login is done
+	session     *session             // nil until the login is done
 	dropped     int
 }
 

@@ -1,0 +1,258 @@
+package bmc
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bougou/go-ipmi/pkg/types"
+	"github.com/google/go-cmp/cmp"
+)
+
+// Controllers that lie (reliability F-31): what is said must be true, or said to
+// be unconfirmed.
+func TestPowerWithControllersThatLie(t *testing.T) {
+	said := func(on bool) *bool { return &on }
+	for _, row := range []struct {
+		name   string
+		fake   *fake
+		want   Power
+		orders []bool // carried out; nil: any number
+		fails  bool   // with Unconfirmed
+	}{
+		{"does as told", &fake{}, On, []bool{true}, false},
+		{"is on already", &fake{on: true}, On, []bool{}, false},
+		{"says yes, stays on", &fake{on: true, deaf: true}, Off, []bool{false, false, false}, true},
+		{"says yes, stays off", &fake{deaf: true}, On, []bool{true, true, true}, true},
+		{"still says on from its cache", &fake{on: true, cached: said(true)}, Off, []bool{false, false, false}, true},
+		{"already said off from its cache", &fake{on: true, cached: said(false)}, Off, []bool{false}, false},
+		{"flickers before it settles", &fake{on: true, flicker: 6}, Off, nil, false},
+		{"takes longer than we wait for an answer", &fake{delay: 300 * time.Millisecond}, On, nil, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			f := startFake(t, row.fake)
+			p := quick()
+			p.exchange, p.again, p.settle = 200*time.Millisecond, 200*time.Millisecond, time.Second
+			err := f.open(t, p).SetPower(t.Context(), row.want)
+			if row.fails {
+				if e := asError(t, err); !e.Unconfirmed || e.Temporary {
+					t.Errorf("got %+v, want unconfirmed", e)
+				}
+			} else if err != nil {
+				t.Error(err)
+			}
+			f.do(func() {
+				if !row.fails && f.on != (row.want == On) {
+					t.Errorf("the machine is on=%v after a confirmed SetPower(%s)", f.on, row.want)
+				}
+				if row.orders != nil && !slices.Equal(f.orders, row.orders) {
+					t.Errorf("orders carried out: %v, want %v", f.orders, row.orders)
+				}
+			})
+		})
+	}
+}
+
+func TestBootDeviceWithOddControllers(t *testing.T) {
+	type flags = types.BootOptionParam_BootFlags
+	for _, row := range []struct {
+		name       string
+		amend      func(*flags)
+		dev        Device
+		persistent bool
+		dropped    *BootDevice // what Dropped.Kept must be
+		unset      bool        // an *Error, for the device itself is not set
+	}{
+		{"keeps all", nil, Disk, true, nil, false},
+		{"keeps all, once", nil, PXE, false, nil, false},
+		{"clears", nil, None, false, nil, false},
+		{"drops persistence", func(f *flags) { f.Persist = false }, Disk, true, &BootDevice{Device: Disk, EFI: true}, false},
+		{"makes it persist for ever", func(f *flags) { f.Persist = true }, PXE, false, &BootDevice{Device: PXE, EFI: true, Persistent: true}, false},
+		{"drops UEFI", func(f *flags) { f.BIOSBootType = types.BIOSBootTypeLegacy }, Disk, false, &BootDevice{Device: Disk}, false},
+		{"says yes and forgets", func(f *flags) { *f = flags{} }, PXE, false, nil, true},
+		{"keeps it invalid", func(f *flags) { f.BootFlagsValid = false }, PXE, false, nil, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			f := startFake(t, &fake{amend: row.amend})
+			err := f.open(t, quick()).SetBootDevice(t.Context(), row.dev, row.persistent)
+			switch {
+			case row.dropped != nil:
+				lost, ok := errors.AsType[*Dropped](err)
+				if !ok {
+					t.Fatalf("got %v, want *Dropped", err)
+				}
+				if d := cmp.Diff(*row.dropped, lost.Kept); d != "" {
+					t.Error(d)
+				}
+			case row.unset:
+				if e := asError(t, err); !e.Unconfirmed {
+					t.Errorf("got %+v", e)
+				}
+			case err != nil:
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// What is not the controller's own message must neither be believed nor bring
+// the program down, wherever it comes in.
+func TestForgedAndBrokenDatagramsAreIgnored(t *testing.T) {
+	// "Off", outside any session, for all sequence numbers: go-ipmi alone believes it.
+	var forged [][]byte
+	for seq := range byte(64) {
+		msg := []byte{0x81, 0x01<<2 | 0, 0, 0x20, seq << 2, 0x01, 0x00, 0x20, 0, 0x40, 0, 0}
+		forged = append(forged, append([]byte{6, 0, 0xff, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, byte(len(msg))}, msg...))
+	}
+	for _, row := range []struct {
+		name string
+		send func(pkt []byte) [][]byte
+	}{
+		{"forged outside the session", func(p []byte) [][]byte { return append(slices.Clone(forged), p) }},
+		{"everything twice", func(p []byte) [][]byte { return [][]byte{p, p} }},
+		{"empty and tiny before", func(p []byte) [][]byte { return [][]byte{{}, {6}, p[:4], p[:atPayload-1], p} }},
+		{"cut anywhere before", func(p []byte) [][]byte {
+			var all [][]byte
+			for n := range p {
+				all = append(all, p[:n])
+			}
+			return append(all, p)
+		}},
+		{"each byte changed before", func(p []byte) [][]byte {
+			var all [][]byte
+			for n := range p {
+				if p[atType] < 0x40 && n >= atPayload {
+					break // login messages are proved by what they carry
+				}
+				q := slices.Clone(p)
+				q[n] ^= 0x5a
+				all = append(all, q)
+			}
+			return append(all, p)
+		}},
+		{"an encrypted payload of nothing before", func(p []byte) [][]byte {
+			q := slices.Clone(p[:atPayload])
+			q[atType], q[atLength], q[atLength+1] = 0xc0, 0, 0
+			return [][]byte{q, p}
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			f := startFake(t, &fake{on: true, send: row.send})
+			c := f.open(t, quick())
+			for range 3 {
+				if got, err := c.Power(t.Context()); got != On || err != nil {
+					t.Fatalf("Power() = %s, %v; the machine is on", got, err)
+				}
+			}
+		})
+	}
+}
+
+func TestLostAnswersAreAskedForAgain(t *testing.T) {
+	var n atomic.Int32
+	f := &fake{on: true}
+	f.send = func(p []byte) [][]byte {
+		if n.Add(1)%3 == 0 { // every third answer is lost
+			return nil
+		}
+		return [][]byte{p}
+	}
+	c := startFake(t, f).open(t, pace{
+		call: 5 * time.Second, exchange: 50 * time.Millisecond, resends: 2,
+		space: time.Millisecond, agree: 3, again: time.Second, acts: 3, settle: 5 * time.Second,
+	})
+	for _, want := range []Power{Off, On} {
+		if err := c.SetPower(t.Context(), want); err != nil {
+			t.Fatalf("SetPower(%s): %v", want, err)
+		}
+	}
+}
+
+func TestUserWithoutTheRights(t *testing.T) {
+	f := startFake(t, &fake{})
+	target := f.target()
+	target.User = "looker"
+	_, err := open(t.Context(), target, nil, quick(), &logins{now: time.Now})
+	if e := asError(t, err); !e.Credentials || e.Hint != notAdmin.hint {
+		t.Errorf("got %+v", e)
+	}
+}
+
+func TestTargets(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		in   Target
+		addr string // "" means refused
+		says string
+	}{
+		{"host", Target{Addr: "10.0.0.7"}, "10.0.0.7:623", ""},
+		{"host and port", Target{Addr: "BMC7.rack:1623"}, "bmc7.rack:1623", ""},
+		{"IPv6", Target{Addr: "fd00::7"}, "[fd00::7]:623", ""},
+		{"IPv6 and port", Target{Addr: "[fd00::7]:1623", Protocol: "ipmi"}, "[fd00::7]:1623", ""},
+		{"nothing", Target{}, "", "no address"},
+		{"a port that is none", Target{Addr: "a:99999"}, "", "no address"},
+		{"a URL", Target{Addr: "https://bmc7"}, "", "no address"},
+		{"another protocol", Target{Addr: "a", Protocol: "redfish"}, "", `"redfish" is not supported: only ipmi is`},
+		{"no authentication", Target{Addr: "a", CipherSuite: 8}, "", "cipher suite 8"},
+		{"long user", Target{Addr: "a", User: strings.Repeat("u", 17)}, "", "user name of 17 bytes"},
+		{"long password", Target{Addr: "a", Password: Secret(strings.Repeat("p", 21))}, "", "password of 21 bytes"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			got, err := row.in.normal()
+			if (err == nil) != (row.addr != "") || got.Addr != row.addr && err == nil {
+				t.Fatalf("got %q, %v; want %q", got.Addr, err, row.addr)
+			}
+			if err != nil {
+				_, err = Open(t.Context(), row.in, nil)
+				asError(t, err)
+				if !strings.Contains(err.Error(), row.says) {
+					t.Errorf("%q does not say %q", err, row.says)
+				}
+			}
+		})
+	}
+}
+
+func TestSecretsDoNotPrint(t *testing.T) {
+	s := Secret("hunter2")
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "a", s, "b", Target{Password: s})
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "a", s, "b", Target{Password: s})
+	enc, err := json.Marshal(map[string]any{"a": s, "b": Target{Password: s}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := log.String() + string(enc) + s.String()
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T %v"} {
+		all += fmt.Sprintf(strings.Replace(verb, "%T ", "", 1), s) + fmt.Sprintf("%v %+v %#v", Target{Password: s}, []Secret{s}, &Target{Password: s})
+	}
+	for _, leak := range []string{"hunter2", "68756e74657232", "68756E74657232", "aHVudGVyMg"} {
+		if strings.Contains(all, leak) {
+			t.Errorf("%q is in what was printed: %s", leak, all)
+		}
+	}
+	if s.Reveal() != "hunter2" {
+		t.Error("Reveal does not")
+	}
+}
+
+func TestQuirksAreComplete(t *testing.T) {
+	for i, q := range Quirks {
+		if q.Maker == 0 || q.Name == "" || q.Odd == "" || q.Do == "" || q.Source == "" {
+			t.Errorf("row %d (%s) leaves something out", i, q.Name)
+		}
+		if q.Firmware[0] > q.Firmware[1] {
+			t.Errorf("%s: firmware from %d to %d", q.Name, q.Firmware[0], q.Firmware[1])
+		}
+	}
+}
