@@ -117,6 +117,7 @@ type TestRun struct {
 	Schema     int          `json:"schema"`
 	ID         string       `json:"id"`
 	Node       string       `json:"node"`
+	Order      string       `json:"order,omitempty"` // the order it answers
 	Profile    string       `json:"profile"`
 	Verdict    string       `json:"verdict"`
 	Generation int64        `json:"generation"`

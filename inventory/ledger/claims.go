@@ -99,7 +99,7 @@ func (l *Ledger) claim(ctx context.Context, v inventory.NodeView, q ClaimRequest
 	claim := inventory.Claim{Schema: inventory.Schema, Node: v.ID, Tenant: q.Tenant, Reservation: q.Reservation,
 		Instance: res.Instance, Generation: v.State.V.Generation + 1, Since: now}
 	v.Reservation.KV = inventory.KV{Key: inventory.KeyReservation(q.Tenant, q.Reservation)} // must be absent
-	err := l.Move(ctx, v, lifecycle.Claim, Change{
+	_, err := l.Move(ctx, v, lifecycle.Claim, Change{
 		Actor: q.Actor, Reason: fmt.Sprintf("claimed by %s under reservation %s", q.Tenant, q.Reservation),
 		If:    []inventory.Cond{v.Avail.Unchanged(), inventory.Absent(inventory.KeyClaim(v.ID))},
 		Claim: &claim, Reservation: &res,
@@ -232,8 +232,9 @@ func (l *Ledger) Confirm(ctx context.Context, q ConfirmRequest) (inventory.Insta
 		if err != nil {
 			return err
 		}
-		return l.Move(ctx, v, lifecycle.Confirm, Change{Actor: q.Actor, Reason: "confirmed with image " + cmp.Or(q.ImageName, q.Image),
+		_, err = l.Move(ctx, v, lifecycle.Confirm, Change{Actor: q.Actor, Reason: "confirmed with image " + cmp.Or(q.ImageName, q.Image),
 			If: []inventory.Cond{v.Claim.Unchanged()}, Then: []inventory.Op{sealed}, Instance: &in, Reservation: &rv})
+		return err
 	})
 	return in, err
 }
@@ -261,9 +262,11 @@ func (l *Ledger) Release(ctx context.Context, tenant, reservation, actor, reason
 		}
 		if _, err := lifecycle.Find(v.State.V.State, lifecycle.Release); err != nil {
 			// Already on its way back (draining, fencing, quarantined): only the reservation has to say so.
-			return l.Note(ctx, v, c)
+			_, err = l.Note(ctx, v, c)
+			return err
 		}
-		return l.Move(ctx, v, lifecycle.Release, c)
+		_, err = l.Move(ctx, v, lifecycle.Release, c)
+		return err
 	})
 	return out, err
 }

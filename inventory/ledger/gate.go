@@ -98,14 +98,14 @@ func Uncovered(body inventory.CertificateBody, media []inventory.Medium) (invent
 // Offer makes a ready node rentable: avail is created only if state, spec, certificate, test and the whole range of its
 // health are as they were read. It returns ErrConflict when anything moved, and an error naming the reasons when the
 // node may not be rented.
-func (l *Ledger) Offer(ctx context.Context, v inventory.NodeView, rev int64) error {
+func (l *Ledger) Offer(ctx context.Context, v inventory.NodeView, rev int64) (int64, error) {
 	now := l.Now()
 	if why := v.Blocked(now); len(why) > 0 {
-		return fmt.Errorf("ledger: %s cannot be offered: %s", v.Name(), why[0])
+		return 0, fmt.Errorf("ledger: %s cannot be offered: %s", v.Name(), why[0])
 	}
 	conds, err := l.gate(v)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	t := inventory.Txn{If: append(conds, v.State.Unchanged(), v.Spec.Unchanged(), v.SKU.Unchanged(),
 		inventory.Absent(inventory.KeyAvail(v.ID)), inventory.Absent(inventory.KeyClaim(v.ID)),
@@ -114,23 +114,23 @@ func (l *Ledger) Offer(ctx context.Context, v inventory.NodeView, rev int64) err
 	op, err := inventory.Encode(inventory.KeyAvail(v.ID), inventory.Avail{Schema: inventory.Schema, SKU: v.Spec.V.SKU,
 		Rack: v.Spec.V.Rack, Wipe: v.State.V.Wipe, Tested: v.Test.V.Finished, Since: now})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	t.Then = append(t.Then, op)
 	return l.publish(ctx, t, v, now)
 }
 
 // Withdraw takes a ready node off the market and says why in its public record.
-func (l *Ledger) Withdraw(ctx context.Context, v inventory.NodeView) error {
+func (l *Ledger) Withdraw(ctx context.Context, v inventory.NodeView) (int64, error) {
 	t := inventory.Txn{If: append(l.term(v.ID), v.State.Unchanged(), v.Avail.Unchanged()),
 		Then: []inventory.Op{inventory.Delete(v.Avail.KV.Key)}}
 	return l.publish(ctx, t, v, l.Now())
 }
 
-func (l *Ledger) publish(ctx context.Context, t inventory.Txn, v inventory.NodeView, now time.Time) error {
+func (l *Ledger) publish(ctx context.Context, t inventory.Txn, v inventory.NodeView, now time.Time) (int64, error) {
 	op, err := v.Public.Put(v.Offer(now))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	op.Key = inventory.KeyPublic(v.ID)
 	t.Then = append(t.Then, op)

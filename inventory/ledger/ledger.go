@@ -48,25 +48,25 @@ type Change struct {
 	Session     *inventory.Session
 }
 
-// Move takes the node along the edge that the table has for ev. v is the node as the caller saw it; if anything that
-// matters has changed since, nothing is written and ErrConflict comes back.
-func (l *Ledger) Move(ctx context.Context, v inventory.NodeView, ev lifecycle.Event, c Change) error {
+// Move takes the node along the edge that the table has for ev, and returns the revision of the write. v is the node as
+// the caller saw it; if anything that matters has changed since, nothing is written and ErrConflict comes back.
+func (l *Ledger) Move(ctx context.Context, v inventory.NodeView, ev lifecycle.Event, c Change) (int64, error) {
 	t, err := l.move(v, ev, c)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	return l.commit(ctx, t)
 }
 
-func (l *Ledger) commit(ctx context.Context, t inventory.Txn) error {
+func (l *Ledger) commit(ctx context.Context, t inventory.Txn) (int64, error) {
 	r, err := l.Store.Commit(ctx, t)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if !r.Done {
-		return ErrConflict
+		return 0, ErrConflict
 	}
-	return nil
+	return r.Rev, nil
 }
 
 // move builds the transaction of a move.
@@ -265,9 +265,9 @@ func (l *Ledger) term(node string) []inventory.Cond {
 
 // Note writes how far the step of the present state is, before the act that it announces: phase, try, order, and what
 // belongs to it (a new session). It is a history entry of its own.
-func (l *Ledger) Note(ctx context.Context, v inventory.NodeView, c Change) error {
+func (l *Ledger) Note(ctx context.Context, v inventory.NodeView, c Change) (int64, error) {
 	if v.Broken != nil {
-		return fmt.Errorf("ledger: %s is read-only: %w", v.Name(), v.Broken)
+		return 0, fmt.Errorf("ledger: %s is read-only: %w", v.Name(), v.Broken)
 	}
 	now := l.Now()
 	st := v.State.V
@@ -277,7 +277,7 @@ func (l *Ledger) Note(ctx context.Context, v inventory.NodeView, c Change) error
 	t := inventory.Txn{If: append(c.If, l.term(v.ID)...), Then: c.Then}
 	next := v
 	if err := l.carry(&t, &next, lifecycle.Edge{}, c, now); err != nil {
-		return err
+		return 0, err
 	}
 	kind := "step"
 	if c.Instance != nil || st.Alive != v.State.V.Alive {
@@ -289,25 +289,25 @@ func (l *Ledger) Note(ctx context.Context, v inventory.NodeView, c Change) error
 	}
 	err := l.write(&t, next, st, inventory.History{Kind: kind, From: st.State, To: st.State, Phase: st.Work.Phase, Reason: c.Reason, Actor: c.Actor}, now)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	return l.commit(ctx, t)
 }
 
 // EndClaim closes the claim of a node whose power was confirmed off outside an edge that does it (quarantine).
-func (l *Ledger) EndClaim(ctx context.Context, v inventory.NodeView, c Change) error {
+func (l *Ledger) EndClaim(ctx context.Context, v inventory.NodeView, c Change) (int64, error) {
 	now := l.Now()
 	t := inventory.Txn{If: append(c.If, l.term(v.ID)...), Then: c.Then}
 	next := v
 	if err := l.endClaim(&t, &next, c.Reason, false, now); err != nil {
-		return err
+		return 0, err
 	}
 	st := v.State.V
 	if c.Edit != nil {
 		c.Edit(&st)
 	}
 	if err := l.write(&t, next, st, inventory.History{Kind: "fact", From: st.State, To: st.State, Reason: c.Reason, Actor: c.Actor}, now); err != nil {
-		return err
+		return 0, err
 	}
 	return l.commit(ctx, t)
 }

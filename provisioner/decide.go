@@ -1,0 +1,208 @@
+package provisioner
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hostler-project/hostler/inventory"
+	"github.com/hostler-project/hostler/inventory/ledger"
+	"github.com/hostler-project/hostler/inventory/lifecycle"
+)
+
+// An Act is something done to the outside world. Each can be repeated, and reports what was observed after it.
+type Act string
+
+// The acts.
+const (
+	ReadPower    Act = "read-power"    // observe only
+	PowerOff     Act = "power-off"     // off, confirmed
+	PowerOn      Act = "power-on"      // on, confirmed
+	PowerCycle   Act = "power-cycle"   // off, confirmed, then on, confirmed
+	BootNetwork  Act = "boot-network"  // next boot from the network, read back
+	BootDisk     Act = "boot-disk"     // every boot from disk, read back
+	FenceIsolate Act = "fence-isolate" // cut off from every network, observed
+	FenceProvide Act = "fence-provide" // on the provisioning network only, observed
+	FenceAttach  Act = "fence-attach"  // on its tenant's network, observed
+)
+
+// A Result is what an act led to.
+type Result struct {
+	At    time.Time
+	Tries int
+	Power string // on, off, unknown; where the act looked
+	Note  string // what the controller did not keep, in words
+	Err   error
+	Fatal bool // trying again cannot help: wrong credentials, another machine's serial
+}
+
+// Seen is what this daemon saw of a node since it started; nothing in it must survive a restart.
+type Seen struct {
+	Session   string // the session that the agent spoke for
+	Heard     time.Time
+	BootID    string
+	Progress  *inventory.Progress
+	Report    *inventory.Report // the finished order's report
+	Entered   time.Time         // the agent said goodbye: it is entering the tenant's system
+	AskedDHCP time.Time
+	AskedBoot time.Time // it asked for its boot script
+	PhoneHome *PhoneHome
+	Counted   time.Duration  // of the state's deadline, since the record was last written
+	Results   map[Act]Result // of acts of the present history number
+	Busy      Act            // the act that is being performed
+}
+
+// PhoneHome is the tenant's system saying that it is up.
+type PhoneHome struct {
+	Instance string
+	Address  string
+	HostKeys []string
+	At       time.Time
+}
+
+// Input is all that a decision depends on.
+type Input struct {
+	Now     time.Time
+	Started time.Time // of this daemon: silence before it is nobody's fault
+	View    inventory.NodeView
+	Rev     int64 // the copy's revision
+	Seen    Seen
+	Holder  func(kind, value string) string // the node that an identity belongs to
+	ID      string                          // a fresh ULID, should the decision need one
+	Nonce   string                          // fresh randomness, likewise
+	Rules   *Rules
+}
+
+// Rules are what the site's configuration and keys decide.
+type Rules struct {
+	Patience   time.Duration // for one boot into the service OS; 0: max(30 min, 1.5 × the SKU's p99)
+	Silence    time.Duration // after which an agent counts as silent; 0: 60 s
+	Lost       time.Duration // after which a silent ready node is inspected again; 0: 5 min
+	Readiness  time.Duration // after which a tenant system that did not answer is told so; 0: 30 min
+	Fence      string        // driver's name; none where there is none
+	Site       string
+	ChunkBase  func(image string) string                                      // where the agent fetches an image
+	TrustedKey func(image string) string                                      // the key that signed it
+	Token      func(session, nonce string) (hash string)                      // hash of a session's token
+	Sign       func(inventory.CertificateBody) (inventory.Certificate, error) // certificates
+	Compare    func(inventory.SKU, inventory.Hardware) []string               // mismatches, in words
+	Address    func(inventory.Spec) string                                    // a node's address on the tenant network
+}
+
+// A Decision is one thing. Say is always filled: what the node waits for, or why the rest is done.
+type Decision struct {
+	Say   string
+	Again time.Duration // look again after this long at the latest; 0: when something changes
+
+	Act      Act             // perform this
+	Event    lifecycle.Event // move along this edge
+	Note     bool            // write progress (Change.Edit and what belongs to it)
+	Offer    bool
+	Withdraw bool
+	EndClaim bool
+	Change   ledger.Change // of Event, Note, EndClaim
+}
+
+const actor = "hostlerd"
+
+// Constructors, so that steps read as sentences.
+
+func wait(again time.Duration, format string, a ...any) Decision {
+	return Decision{Say: fmt.Sprintf(format, a...), Again: again}
+}
+
+func act(a Act, format string, args ...any) Decision {
+	return Decision{Act: a, Say: fmt.Sprintf(format, args...)}
+}
+
+func move(ev lifecycle.Event, format string, a ...any) Decision {
+	say := fmt.Sprintf(format, a...)
+	return Decision{Event: ev, Say: say, Change: ledger.Change{Actor: actor, Reason: say}}
+}
+
+// phase writes that the step enters a phase, before the act that the phase stands for.
+func phase(in Input, name, format string, a ...any) Decision {
+	say := fmt.Sprintf(format, a...)
+	return Decision{Note: true, Say: say, Change: ledger.Change{Actor: actor, Reason: say, Edit: func(st *inventory.NodeState) {
+		st.Work = inventory.Work{Phase: name, Since: in.Now, Note: say}
+	}}}
+}
+
+// startOrder writes that the agent has an order to do; its id is made from the history number, so it is never reused.
+func startOrder(in Input, kind string, try int, format string, a ...any) Decision {
+	d := phase(in, kind, format, a...)
+	d.Change.Edit = func(st *inventory.NodeState) {
+		st.Work = inventory.Work{Phase: kind, Since: in.Now, Try: try, Note: d.Say, Order: fmt.Sprintf("%s.%d", kind, st.Seq+1)}
+	}
+	return d
+}
+
+// then adds an edit after the one that a decision has.
+func (d Decision) then(edit func(*inventory.NodeState)) Decision {
+	before := d.Change.Edit
+	d.Change.Edit = func(st *inventory.NodeState) {
+		if before != nil {
+			before(st)
+		}
+		edit(st)
+	}
+	return d
+}
+
+// steps says which function does which step of the lifecycle table.
+var steps = map[string]func(Input) Decision{
+	"discovered": stepDiscovered,
+	"inspect":    stepInspect,
+	"sanitize":   stepSanitize,
+	"test":       stepTest,
+	"ready":      stepReady,
+	"reserved":   stepReserved,
+	"provision":  stepProvision,
+	"in-use":     stepInUse,
+	"drain":      stepDrain,
+	"fence":      stepFence,
+	"quarantine": stepQuarantine,
+}
+
+// Decide says the one thing to do about a node now. It is pure: the same input gives the same decision.
+func Decide(in Input) Decision {
+	v := in.View
+	if v.Broken != nil {
+		return wait(0, "read-only: %v", v.Broken)
+	}
+	row, known := lifecycle.Get(v.State.V.State)
+	if !known {
+		return wait(0, "read-only: state %q is not known to this version; upgrade hostlerd", v.State.V.State)
+	}
+	if d, ok := decideWish(in); ok {
+		return d
+	}
+	if s := v.Session; s.Exists() && s.V.Phase == inventory.SessionBurnt && !row.Owned {
+		if _, err := lifecycle.Find(row.Name, lifecycle.Quarantine); err == nil && s.V.Generation == v.State.V.Generation {
+			return move(lifecycle.Quarantine, "its boot session was burnt: %s", s.V.Reason)
+		}
+	}
+	if a := v.Alerts(inventory.PreventTransition); len(a) > 0 {
+		if _, err := lifecycle.Find(row.Name, lifecycle.Quarantine); err == nil {
+			return move(lifecycle.Quarantine, "alert %s: %s", a[0].ID, a[0].What)
+		}
+	}
+	d := wait(0, "%s", row.Means)
+	if f := steps[row.Step]; f != nil {
+		d = f(in)
+	}
+	if left, timed := Left(in); timed && left <= 0 && d.Event == "" {
+		return move(lifecycle.Timeout, "deadline of %v passed; last: %s", time.Duration(v.State.V.Allowed), d.Say)
+	} else if timed && (d.Again == 0 || d.Again > left) {
+		d.Again = left
+	}
+	return d
+}
+
+// Left is how much of the state's deadline is left; timed is false where the node may stay for ever.
+func Left(in Input) (left time.Duration, timed bool) {
+	st := in.View.State.V
+	if st.Allowed == 0 {
+		return 0, false
+	}
+	return time.Duration(st.Allowed) - time.Duration(st.Spent) - in.Seen.Counted, true
+}

@@ -1,0 +1,311 @@
+package provisioner
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/hostler-project/hostler/inventory"
+	"github.com/hostler-project/hostler/inventory/ledger"
+	"github.com/hostler-project/hostler/inventory/lifecycle"
+)
+
+// A Performer does acts to the outside world. It must return when ctx ends.
+type Performer interface {
+	Perform(ctx context.Context, v inventory.NodeView, a Act) Result
+}
+
+// Loop is the reconciler: one goroutine that decides, node by node, whenever something about a node has changed or its
+// time has come. Acts run beside it and come back as events; nothing else moves nodes.
+type Loop struct {
+	Copy      *inventory.Copy
+	Ledger    *ledger.Ledger
+	Performer Performer
+	Rules     *Rules
+	Now       func() time.Time
+	NewID     func() string // a ULID
+	NewNonce  func() string // 32 random bytes, hex
+	Log       *slog.Logger
+	Owns      func(node string) bool // shards held by this replica; nil: all
+
+	started time.Time
+	wake    chan struct{}
+	mu      sync.Mutex
+	nodes   map[string]*track
+}
+
+// track is what the loop remembers of one node; all of it can be lost.
+type track struct {
+	seen     Seen
+	seq      int64     // history number that seen.Results and Report belong to
+	decided  Decision  // the last one, for why
+	at       time.Time // when
+	next     time.Time // decide again at the latest
+	dirty    bool
+	waitRev  int64 // a write of ours that the copy does not show yet
+	counting time.Time
+	failing  time.Duration // pause after a failed write
+}
+
+// Run decides until ctx ends. The copy must be filled.
+func (l *Loop) Run(ctx context.Context) error {
+	l.Init()
+	batches, stop := l.Copy.Subscribe()
+	defer func() { stop() }()
+	for _, id := range l.Copy.Nodes() {
+		l.node(id).dirty = true
+	}
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		l.Round(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-l.wake:
+		case b, ok := <-batches:
+			if !ok { // we were too slow: everything may have changed
+				batches, stop = l.Copy.Subscribe()
+				l.touchAll()
+				continue
+			}
+			l.Changed(b)
+		}
+	}
+}
+
+// Init prepares a loop; Run calls it, and simulations that call Round themselves.
+func (l *Loop) Init() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.nodes == nil {
+		l.started, l.nodes, l.wake = l.Now(), map[string]*track{}, make(chan struct{}, 1)
+	}
+}
+
+// Changed marks the nodes that a batch of changes is about.
+func (l *Loop) Changed(b inventory.Batch) {
+	for _, e := range b.Events {
+		p := inventory.Parts(e.KV.Key)
+		if len(p) < 2 {
+			continue
+		}
+		switch p[0] {
+		case "nodes", "claims", "sessions", "certs", "tests", "wishes", "health", "avail":
+			l.touch(p[1])
+		case "reservations", "instances", "skus":
+			l.touchAll()
+		}
+	}
+}
+
+// Round decides about every node whose time has come.
+func (l *Loop) Round(ctx context.Context) {
+	for _, id := range l.Copy.Nodes() {
+		if ctx.Err() != nil {
+			return
+		}
+		if l.Owns == nil || l.Owns(id) {
+			l.one(ctx, id)
+		}
+	}
+}
+
+// one decides about one node, again and again while it writes, so that a node never waits for the next tick.
+func (l *Loop) one(ctx context.Context, id string) {
+	for range 16 {
+		in, due := l.input(id)
+		if !due {
+			return
+		}
+		d := Decide(in)
+		if !l.apply(ctx, in, d) {
+			return
+		}
+	}
+}
+
+// input collects what the next decision about a node depends on; due is false while nothing can have changed.
+func (l *Loop) input(id string) (Input, bool) {
+	now := l.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.nodeLocked(id)
+	if !n.dirty && now.Before(n.next) || l.Copy.Rev() < n.waitRev {
+		return Input{}, false
+	}
+	rev := l.Copy.Rev()
+	v := inventory.View(l.Copy, id)
+	if v.State.V.Seq != n.seq { // a new chapter: results and reports of the one before do not count
+		n.seq, n.seen.Results, n.seen.Counted, n.counting = v.State.V.Seq, map[Act]Result{}, 0, now
+	}
+	// Only time in which we looked counts towards a deadline: a pause of ours costs the node nothing.
+	if d := now.Sub(n.counting); d > 0 {
+		n.seen.Counted += min(d, 2*time.Minute)
+	}
+	n.counting = now
+	n.dirty = false
+	seen := n.seen
+	seen.Results = make(map[Act]Result, len(n.seen.Results))
+	for k, r := range n.seen.Results {
+		seen.Results[k] = r
+	}
+	return Input{Now: now, Started: l.started, View: v, Rev: rev, Seen: seen, ID: l.NewID(), Nonce: l.NewNonce(), Rules: l.Rules,
+		Holder: func(kind, value string) string { return ledger.Holder(l.Copy, kind, value) }}, true
+}
+
+// apply does what a decision says, and reports whether to decide again at once.
+func (l *Loop) apply(ctx context.Context, in Input, d Decision) bool {
+	v := in.View
+	spend := func(st *inventory.NodeState) { st.Spent += inventory.Duration(in.Seen.Counted) }
+	var rev int64
+	var err error
+	wrote := true
+	switch {
+	case d.Act != "":
+		l.perform(ctx, v, d.Act)
+		wrote = false
+	case d.Event != "":
+		rev, err = l.Ledger.Move(ctx, v, d.Event, d.Change)
+	case d.Note:
+		edit := d.Change.Edit
+		d.Change.Edit = func(st *inventory.NodeState) {
+			spend(st)
+			if edit != nil {
+				edit(st)
+			}
+		}
+		rev, err = l.Ledger.Note(ctx, v, d.Change)
+	case d.Offer:
+		rev, err = l.Ledger.Offer(ctx, v, in.Rev)
+	case d.Withdraw:
+		rev, err = l.Ledger.Withdraw(ctx, v)
+	case d.EndClaim:
+		rev, err = l.Ledger.EndClaim(ctx, v, d.Change)
+	default:
+		wrote = false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.nodeLocked(v.ID)
+	n.decided, n.at = d, in.Now
+	switch {
+	case err != nil:
+		n.next = in.Now.Add(l.failed(n, v, d, err))
+		return false
+	case wrote:
+		n.failing, n.waitRev, n.dirty = 0, rev, true
+		if d.Event != "" {
+			l.Log.Info("node moved", "node", v.ID, "name", v.Name(), "from", v.State.V.State, "event", d.Event, "reason", d.Say)
+		}
+		return l.Copy.Rev() >= rev
+	}
+	n.next = in.Now.Add(time.Hour)
+	if d.Again > 0 {
+		n.next = in.Now.Add(d.Again)
+	}
+	return false
+}
+
+// failed says how long to leave a node alone after a write that did not happen. Losing against another writer is usual.
+func (l *Loop) failed(n *track, v inventory.NodeView, d Decision, err error) time.Duration {
+	n.dirty = false
+	if errors.Is(err, ledger.ErrConflict) {
+		return 20 * time.Millisecond
+	}
+	n.failing = min(max(2*n.failing, 200*time.Millisecond), 10*time.Second)
+	n.decided.Say = d.Say + ": " + err.Error()
+	l.Log.Warn("could not write a decision; trying again", "node", v.ID, "state", v.State.V.State, "decision", d.Say, "err", err, "after", n.failing)
+	return n.failing
+}
+
+// perform runs an act beside the loop.
+func (l *Loop) perform(ctx context.Context, v inventory.NodeView, a Act) {
+	l.mu.Lock()
+	n := l.nodeLocked(v.ID)
+	n.seen.Busy = a
+	seq, tries := n.seq, n.seen.Results[a].Tries
+	l.mu.Unlock()
+	go func() {
+		r := l.Performer.Perform(ctx, v, a)
+		r.At, r.Tries = l.Now(), tries+1
+		if r.Err != nil && ctx.Err() == nil {
+			l.Log.Warn("act failed", "node", v.ID, "act", a, "try", r.Tries, "err", r.Err)
+		}
+		l.change(v.ID, func(n *track) {
+			n.seen.Busy = ""
+			if n.seq == seq {
+				n.seen.Results[a] = r
+			}
+		})
+	}()
+}
+
+// change edits what is remembered of a node and has it decided again.
+func (l *Loop) change(id string, f func(*track)) {
+	l.Init()
+	l.mu.Lock()
+	n := l.nodeLocked(id)
+	f(n)
+	n.dirty = true
+	l.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (l *Loop) touch(id string) { l.change(id, func(*track) {}) }
+
+func (l *Loop) touchAll() {
+	for _, id := range l.Copy.Nodes() {
+		l.touch(id)
+	}
+}
+
+func (l *Loop) node(id string) *track {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nodeLocked(id)
+}
+
+func (l *Loop) nodeLocked(id string) *track {
+	n := l.nodes[id]
+	if n == nil {
+		n = &track{dirty: true, counting: l.Now()}
+		n.seen.Results = map[Act]Result{}
+		l.nodes[id] = n
+	}
+	return n
+}
+
+// Live is what this daemon can say of a node beside its record.
+type Live struct {
+	Say      string
+	Since    time.Time
+	Progress *inventory.Progress
+	Heard    time.Time
+	Left     time.Duration // of the state's deadline
+	Timed    bool
+}
+
+// Live tells it; the zero value when nothing is known yet.
+func (l *Loop) Live(id string) Live {
+	l.Init()
+	v := inventory.View(l.Copy, id)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.nodes[id]
+	if n == nil {
+		return Live{}
+	}
+	out := Live{Say: n.decided.Say, Since: n.at, Progress: n.seen.Progress, Heard: n.seen.Heard}
+	out.Left, out.Timed = Left(Input{View: v, Seen: n.seen})
+	if _, known := lifecycle.Get(v.State.V.State); !known {
+		out.Say = Decide(Input{View: v, Rules: l.Rules}).Say
+	}
+	return out
+}

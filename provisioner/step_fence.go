@@ -1,0 +1,42 @@
+package provisioner
+
+import (
+	"time"
+
+	"github.com/hostler-project/hostler/inventory/lifecycle"
+)
+
+// stepDrain runs the tenant's notice. A release by the tenant has none.
+func stepDrain(in Input) Decision {
+	return move(lifecycle.Done, "released by its tenant: no notice to run")
+}
+
+// stepFence cuts the machine off, switches it off until that is certain, and boots the service OS. The tenant's claim
+// ends only after all of that: with the edge into inspecting.
+func stepFence(in Input) Decision {
+	st := in.View.State.V
+	if s := in.View.Session; !s.Exists() || s.V.Purpose != string(st.State) || s.V.Created.Before(st.Since) {
+		return newSession(in, "isolate", 0, "fencing: the boot session is written, the machine is cut off first")
+	}
+	return withAgent(in, func(in Input) Decision {
+		return move(lifecycle.Done, "cut off, power-cycled, and this session's agent answers")
+	})
+}
+
+// stepQuarantine leaves a node alone, but a claim that is still on it (its tenant's system may run) ends only when the
+// power is confirmed off, and that is tried for ever.
+func stepQuarantine(in Input) Decision {
+	if !in.View.Claim.Exists() {
+		return wait(0, "%s; when it is mended: hostler node return %s", in.View.State.V.Reason, in.View.Name())
+	}
+	r, have := in.Seen.Results[PowerOff]
+	switch {
+	case in.Seen.Busy != "":
+		return wait(0, "switching it off: its last tenant's system may still run")
+	case have && r.Err == nil:
+		return Decision{EndClaim: true, Say: "power is confirmed off: the claim is closed", Change: change("power is confirmed off: the claim is closed")}
+	case have && in.Now.Sub(r.At) < 30*time.Second:
+		return wait(30*time.Second-in.Now.Sub(r.At), "it could not be switched off, try %d: %v; pull its power", r.Tries, r.Err)
+	}
+	return act(PowerOff, "switching it off: its last tenant's system may still run")
+}

@@ -1,0 +1,67 @@
+package provisioner
+
+import (
+	"time"
+
+	"github.com/hostler-project/hostler/inventory"
+	"github.com/hostler-project/hostler/inventory/lifecycle"
+)
+
+// stepReady keeps a ready node on offer while it is rentable, and sends it back when its agent is gone.
+func stepReady(in Input) Decision {
+	v, st := in.View, in.View.State.V
+	silence, lost := orElse(in.Rules.Silence, time.Minute), orElse(in.Rules.Lost, 5*time.Minute)
+	quiet := in.Now.Sub(lastHeard(in))
+	heard := in.Seen.Session == v.Session.V.ID && !in.Seen.Heard.IsZero()
+	switch {
+	case v.Session.V.Phase != inventory.SessionRedeemed || v.Session.V.Generation != st.Generation:
+		return leaveReady(in, "it has no running boot session")
+	case in.Seen.AskedBoot.After(v.Session.V.Redeemed.Add(time.Second)) && in.Seen.AskedBoot.After(in.Seen.Heard):
+		return leaveReady(in, "it booted again by itself")
+	case quiet > lost:
+		return leaveReady(in, "its agent has been silent for "+quiet.Round(time.Second).String())
+	case quiet > silence && st.Alive != inventory.Silent:
+		return alive(in, inventory.Silent)
+	case quiet > silence:
+		return wait(lost-quiet, "its agent has been silent for %v; inspected again after %v", quiet.Round(time.Second), lost)
+	case !heard:
+		return wait(silence-quiet, "waiting for its agent to speak again")
+	case st.Alive != inventory.Alive || st.BootID != in.Seen.BootID:
+		return alive(in, inventory.Alive)
+	}
+	why := v.Blocked(in.Now)
+	age := time.Duration(v.SKU.V.TestMaxAge)
+	switch {
+	case age > 0 && in.Now.Sub(st.Tested) > age*9/10:
+		return move(lifecycle.Recheck, "its last test is %v old, the limit is %v", in.Now.Sub(st.Tested).Round(time.Minute), age)
+	case len(why) == 0 && !v.Avail.Exists():
+		return Decision{Offer: true, Say: "erased, tested, warm: offered"}
+	case len(why) > 0 && v.Avail.Exists():
+		return Decision{Withdraw: true, Say: why[0]}
+	case len(why) > 0:
+		return wait(30*time.Second, "ready, but not offered: %s", why[0])
+	}
+	return wait(min(silence-quiet, 30*time.Second)+time.Second, "waiting for a claim")
+}
+
+// leaveReady goes to inspecting, at most twice; after that somebody has to look.
+func leaveReady(in Input, why string) Decision {
+	if in.View.State.V.Returns >= 2 {
+		return move(lifecycle.Quarantine, "%s, for the third time", why)
+	}
+	d := move(lifecycle.Lost, "%s", why)
+	d.Change.Edit = func(st *inventory.NodeState) { st.Returns++; st.Alive = inventory.Unknown }
+	return d
+}
+
+// alive writes that liveness changed; heartbeats themselves are never written.
+func alive(in Input, word string) Decision {
+	d := Decision{Note: true, Say: "its agent is " + word, Change: change("its agent is " + word)}
+	d.Change.Edit = func(st *inventory.NodeState) {
+		st.Alive = word
+		if word == inventory.Alive {
+			st.BootID = in.Seen.BootID
+		}
+	}
+	return d
+}
