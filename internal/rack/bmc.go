@@ -163,30 +163,106 @@ func (n *Node) startBMC(ctx context.Context, glue, password string) error {
 	}
 	go n.console.serve(n.sol)
 
-	logPath := filepath.Join(n.dir, "bmc.log")
-	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("rack: %w", err)
-	}
-	defer log.Close()
-	sim := exec.Command("ipmi_sim", "-c", filepath.Join(dir, "lan.conf"), "-f", filepath.Join(dir, "node.emu"), "-s", filepath.Join(dir, "state"), "-n")
-	sim.Dir, sim.Env = dir, []string{"PATH=" + os.Getenv("PATH")}
-	sim.Stdout, sim.Stderr = log, log
-	if n.bmc, err = n.children.start("ipmi_sim "+n.Name, sim); err != nil {
+	if n.bmc, err = n.runBMC(dir); err != nil {
 		return err
 	}
-	// The KCS port is opened last, so once it answers the LAN does too.
+	if err := n.waitBMC(ctx); err != nil {
+		return err
+	}
+	go n.keepBMC(dir)
+	return nil
+}
+
+// bmcLog is where ipmi_sim's own words go.
+func (n *Node) bmcLog() string { return filepath.Join(n.dir, "bmc.log") }
+
+// runBMC starts ipmi_sim on what startBMC laid out.
+func (n *Node) runBMC(dir string) (*Process, error) {
+	log, err := os.OpenFile(n.bmcLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("rack: %w", err)
+	}
+	defer log.Close()
+	// A server that goes off closes its KCS connection; ipmi_sim dies of SIGPIPE
+	// when it writes at that moment.
+	sim := exec.Command("env", "--ignore-signal=PIPE", "ipmi_sim",
+		"-c", filepath.Join(dir, "lan.conf"), "-f", filepath.Join(dir, "node.emu"), "-s", filepath.Join(dir, "state"), "-n")
+	sim.Dir, sim.Env = dir, []string{"PATH=" + os.Getenv("PATH")}
+	sim.Stdout, sim.Stderr = log, log
+	return n.children.start("ipmi_sim "+n.Name, sim)
+}
+
+// bmcReboot is how long a crashed controller stays away.
+const bmcReboot = time.Second
+
+// keepBMC starts a controller that crashed again, as its watchdog would.
+func (n *Node) keepBMC(dir string) {
 	for {
-		c, err := n.children.ns.dial(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", n.kcsPort()))
-		if err == nil {
-			return c.Close()
+		n.mu.Lock()
+		p := n.bmc
+		n.mu.Unlock()
+		<-p.Done()
+		if n.isClosed() {
+			return
+		}
+		time.Sleep(bmcReboot)
+		if err := n.reviveBMC(p, dir); err != nil {
+			n.log.Error("bmc stays dead", "err", err)
+			return
+		}
+	}
+}
+
+func (n *Node) reviveBMC(dead *Process, dir string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil
+	}
+	n.log.Error("bmc ended, starting it again", "err", dead.Err(), "log", n.bmcLog())
+	p, err := n.runBMC(dir)
+	if err == nil {
+		n.bmc = p
+	}
+	return err
+}
+
+func (n *Node) isClosed() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.closed
+}
+
+// presencePing asks whoever listens on UDP 623 whether it is a controller: RMCP
+// header, ASF IANA number 4542, type 80h (IPMI 2.0, 13.2.3). Nobody logs in.
+var presencePing = []byte{0x06, 0x00, 0xff, 0x06, 0x00, 0x00, 0x11, 0xbe, 0x80, 0x00, 0x00, 0x00}
+
+// waitBMC waits until the controller answers on the network.
+func (n *Node) waitBMC(ctx context.Context) error {
+	for {
+		if n.ping(ctx) {
+			return nil
 		}
 		select {
 		case <-n.bmc.Done():
-			return fmt.Errorf("rack: ipmi_sim of %s ended at once (%v), see %s", n.Name, n.bmc.Err(), logPath)
+			return fmt.Errorf("rack: ipmi_sim of %s ended at once (%v), see %s", n.Name, n.bmc.Err(), n.bmcLog())
 		case <-ctx.Done():
-			return fmt.Errorf("rack: ipmi_sim of %s does not start, see %s: %w", n.Name, logPath, ctx.Err())
+			return fmt.Errorf("rack: ipmi_sim of %s does not answer, see %s: %w", n.Name, n.bmcLog(), ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+func (n *Node) ping(ctx context.Context) bool {
+	c, err := n.children.ns.dial(ctx, "udp", n.BMC.String()+":623")
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(200 * time.Millisecond))
+	if _, err := c.Write(presencePing); err != nil {
+		return false
+	}
+	_, err = c.Read(make([]byte, 64))
+	return err == nil
 }

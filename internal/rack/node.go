@@ -24,10 +24,11 @@ type Node struct {
 
 	children *children
 	console  *console
-	bmc      *Process
 	sol      net.Listener
 
 	mu      sync.Mutex
+	closed  bool     // taken out of the rack
+	bmc     *Process // nil before startBMC
 	machine *Process // nil when off
 	monitor *monitor // with machine
 	boot    Boot
@@ -89,6 +90,9 @@ func (n *Node) On() error {
 	defer n.mu.Unlock()
 	if n.on() {
 		return nil
+	}
+	if n.closed {
+		return fmt.Errorf("rack: %s is taken out of the rack", n.Name)
 	}
 	qmp := filepath.Join(n.run, "qmp.sock")
 	os.Remove(qmp) // a dead QEMU leaves its socket, which would refuse us
@@ -257,9 +261,13 @@ func (n *Node) status() (NodeStatus, error) {
 
 // close takes the server out of the rack.
 func (n *Node) close() error {
+	n.mu.Lock()
+	n.closed = true // from here on nobody switches it on, nor its controller
+	bmc := n.bmc
+	n.mu.Unlock()
 	errs := []error{n.Off()}
-	if n.bmc != nil {
-		n.bmc.Kill()
+	if bmc != nil {
+		bmc.Kill()
 	}
 	if n.sol != nil {
 		errs = append(errs, n.sol.Close())
