@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/bmc-toolbox/bmclib/v2/providers"
 	ipmi "github.com/bougou/go-ipmi/pkg/client"
@@ -78,8 +79,28 @@ func (d *driver) Close(ctx context.Context) error {
 	return nil
 }
 
-// call runs one operation: in turn, within the call's deadline, on an open session.
+// call runs one operation, which must be safe to repeat: in turn, within the
+// call's deadline, on an open session.
 func (d *driver) call(ctx context.Context, op string, do func(context.Context) error) error {
+	return d.run(ctx, op, 2, do)
+}
+
+// once is call for an order to the machine. The datagram is sent once, and not
+// again on a new session: a slow controller carries out each copy that it gets
+// (ipmi_sim does, rack.md fact 7), perhaps when the machine has long been told
+// otherwise. Whoever orders looks what became of it.
+func (d *driver) once(ctx context.Context, op string, do func(context.Context) error) error {
+	return d.run(ctx, op, 1, func(ctx context.Context) error {
+		d.client.WithRetry(0).WithTimeout(d.pace.exchange * time.Duration(d.pace.resends+1))
+		err := do(ctx)
+		if err == nil || !unanswered(err) { // else the session is given up, its last read perhaps still waiting
+			d.client.WithRetry(d.pace.resends).WithTimeout(d.pace.exchange)
+		}
+		return err
+	})
+}
+
+func (d *driver) run(ctx context.Context, op string, tries int, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, d.pace.call)
 	defer cancel()
 	select {
@@ -89,26 +110,24 @@ func (d *driver) call(ctx context.Context, op string, do func(context.Context) e
 	}
 	defer func() { <-d.turn }()
 
-	err := errors.New("no session")
-	if d.client != nil {
-		err = unpanicked(func() error { return do(ctx) })
+	for {
+		old := d.client != nil
+		if !old {
+			if err := d.login(ctx); err != nil {
+				return d.say(ctx, op, err)
+			}
+		}
+		err := unpanicked(func() error { return do(ctx) })
 		if err == nil || !unanswered(err) {
 			return d.say(ctx, op, err)
 		}
 		d.drop()
-		d.log.Debug("session lost", "err", err)
-		if ctx.Err() != nil {
+		// Only an old session may be the reason for the silence.
+		if tries--; tries == 0 || !old || ctx.Err() != nil {
 			return d.say(ctx, op, err)
 		}
+		d.log.Debug("session lost", "err", err)
 	}
-	if err := d.login(ctx); err != nil {
-		return d.say(ctx, op, err)
-	}
-	err = unpanicked(func() error { return do(ctx) })
-	if err != nil && unanswered(err) {
-		d.drop()
-	}
-	return d.say(ctx, op, err)
 }
 
 // say types the error and leaves it where Controller.ask finds it.
@@ -254,7 +273,7 @@ func chassisFault(s *chassis.GetChassisStatusResponse) string {
 // PowerSet implements bmclib's bmc.PowerSetter for "on" and "off".
 func (d *driver) PowerSet(ctx context.Context, state string) (ok bool, err error) {
 	control, ok := map[string]chassis.ChassisControl{"on": chassis.ChassisControlPowerUp, "off": chassis.ChassisControlPowerDown}[state]
-	err = d.call(ctx, "set power "+state, func(ctx context.Context) error {
+	err = d.once(ctx, "set power "+state, func(ctx context.Context) error {
 		if !ok {
 			return &Error{Op: "set power", Addr: d.target.Addr, Err: fmt.Errorf("%q is neither on nor off", state)}
 		}

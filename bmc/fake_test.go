@@ -28,6 +28,7 @@ type fake struct {
 	cached  *bool                                  // if set, what it says about power, whatever the truth
 	flicker int                                    // so many reads alternate after an order
 	delay   time.Duration                          // each power act takes so long
+	reads   int                                    // of the power state since the last order
 	orders  []bool                                 // power orders carried out
 	logins  int                                    // RAKP message 1 seen
 	amend   func(*types.BootOptionParam_BootFlags) // what it makes of boot flags
@@ -89,6 +90,7 @@ func (f *fake) do(g func()) {
 func (f *fake) PowerState(context.Context) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.reads++
 	if f.cached != nil {
 		return *f.cached, nil
 	}
@@ -107,7 +109,7 @@ func (f *fake) SetPower(_ context.Context, on bool) error {
 	time.Sleep(delay)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.orders = append(f.orders, on)
+	f.orders, f.reads = append(f.orders, on), 0
 	if !f.deaf {
 		f.on = on
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bougou/go-ipmi/pkg/crypto"
 	"github.com/bougou/go-ipmi/pkg/types"
 	"github.com/google/go-cmp/cmp"
 )
@@ -52,6 +53,9 @@ func TestPowerWithControllersThatLie(t *testing.T) {
 			f.do(func() {
 				if !row.fails && f.on != (row.want == On) {
 					t.Errorf("the machine is on=%v after a confirmed SetPower(%s)", f.on, row.want)
+				}
+				if !row.fails && f.reads < p.agree {
+					t.Errorf("believed after %d reads, want %d after the last order", f.reads, p.agree)
 				}
 				if row.orders != nil && !slices.Equal(f.orders, row.orders) {
 					t.Errorf("orders carried out: %v, want %v", f.orders, row.orders)
@@ -155,6 +159,53 @@ func TestForgedAndBrokenDatagramsAreIgnored(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A controller's own messages can be nonsense too, or come again.
+func TestMessagesOfTheSession(t *testing.T) {
+	s := &session{suite: suites[3], id: 7, k1: bytes.Repeat([]byte{1}, 20), k2: bytes.Repeat([]byte{2}, 20)}
+	packet := func(seq byte, payload []byte) []byte {
+		b := []byte{6, 0, 0xff, 7, 6, 0xc0, 7, 0, 0, 0, seq, 0, 0, 0, byte(len(payload)), byte(len(payload) >> 8)}
+		b = append(append(b, payload...), 0, 7)
+		mac, err := crypto.SessionIntegrityAuthCode(s.suite.integrity, b[atAuthType:], s.k1, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(b, mac...)
+	}
+	good, err := crypto.EncryptAESPayload([]byte("an IPMI message"), s.k2, make([]byte, 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	padding, err := crypto.EncryptAES(bytes.Repeat([]byte{0xff}, 16), s.k2[:16], make([]byte, 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{session: s}
+	for _, row := range []struct {
+		name string
+		pkt  []byte
+		says string // "" means accepted
+	}{
+		{"first", packet(5, good), ""},
+		{"again", packet(5, good), "seen already"},
+		{"late but new", packet(3, good), ""},
+		{"late again", packet(3, good), "seen already"},
+		{"next", packet(6, good), ""},
+		{"much later", packet(200, good), ""},
+		{"too old to tell", packet(100, good), "seen already"},
+		{"nothing inside", packet(201, nil), "payload of 0 bytes"},
+		{"no block inside", packet(202, good[:16]), "payload of 16 bytes"},
+		{"half a block", packet(203, good[:24]), "payload of 24 bytes"},
+		{"padding longer than all", packet(204, append(make([]byte, 16), padding...)), "pad length"},
+		{"changed on the way", append(packet(205, good), 0), "does not match"},
+		{"after all that", packet(206, good), ""},
+	} {
+		err := w.accept(row.pkt)
+		if row.says == "" && err != nil || row.says != "" && (err == nil || !strings.Contains(err.Error(), row.says)) {
+			t.Errorf("%s: got %v, want %q", row.name, err, row.says)
+		}
 	}
 }
 

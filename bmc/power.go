@@ -58,7 +58,7 @@ func (c *Controller) SetPower(ctx context.Context, want Power) error {
 				if refusal == nil || !refusal.Temporary {
 					return err
 				}
-				cause = err // perhaps it was obeyed all the same: observe
+				cause = err // perhaps it was obeyed all the same
 			}
 			agreed = 0 // what was read before the order proves nothing
 		} else if agreed >= c.pace.agree {
