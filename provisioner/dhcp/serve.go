@@ -7,9 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 
-	"github.com/insomniacslk/dhcp/dhcpv4/server4"
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/net/ipv4"
@@ -30,6 +30,7 @@ type wire struct {
 	source  netip.Addr
 	udp     *net.UDPConn
 	cooked  *ipv4.PacketConn // over udp, to choose the source address
+	skip    map[int]bool     // for the relays' socket: indices of the cards that have sockets of their own
 	frames  *packet.Conn     // to clients without an address; nil without a card
 	adverts *packet.Conn     // router solicitations; nil where unanswered
 }
@@ -41,21 +42,37 @@ func (s *Server) Listen() (*Listeners, error) {
 		return nil, err
 	}
 	l := &Listeners{}
+	shared := slices.ContainsFunc(s.Segments, func(g Segment) bool { return g.Interface == "" })
 	for _, g := range s.Segments {
 		if g.Interface == "" && slices.ContainsFunc(l.wires, func(w *wire) bool { return w.name == "" }) {
 			continue // one socket serves all relays
 		}
-		w, err := open(g)
+		w, err := open(g, shared)
 		if err != nil {
 			l.Close()
 			return nil, fmt.Errorf("dhcp: segment %s: %w", g.Name, err)
 		}
 		l.wires = append(l.wires, w)
 	}
+	// The kernel gives a broadcast to every socket on port 67, so the relays'
+	// socket would see each one again.
+	skip := map[int]bool{}
+	for _, w := range l.wires {
+		if w.card != nil {
+			skip[w.card.Index] = true
+		}
+	}
+	for _, w := range l.wires {
+		if w.card == nil {
+			w.skip = skip
+		}
+	}
 	return l, nil
 }
 
-func open(g Segment) (w *wire, err error) {
+// open opens the sockets of one segment. shared is true where there is a socket
+// for relays as well.
+func open(g Segment, shared bool) (w *wire, err error) {
 	w = &wire{name: g.Interface, source: g.Address}
 	defer func() {
 		if err != nil {
@@ -78,11 +95,52 @@ func open(g Segment) (w *wire, err error) {
 			}
 		}
 	}
-	if w.udp, err = server4.NewIPv4UDPConn(g.Interface, &net.UDPAddr{Port: serverPort}); err != nil {
+	if w.udp, err = listenUDP(g.Interface, shared); err != nil {
 		return nil, fmt.Errorf("listen on port %d: %w (is another DHCP server running here?)", serverPort, err)
 	}
 	w.cooked = ipv4.NewPacketConn(w.udp)
+	if err = w.cooked.SetControlMessage(ipv4.FlagInterface, true); err != nil {
+		return nil, fmt.Errorf("ask for the interface of packets: %w", err)
+	}
 	return w, nil
+}
+
+// listenUDP opens port 67, on one card or on all. Only where both kinds exist
+// do they share the port; alone, a second server on this machine gets an error
+// and does not take our packets away. SO_REUSEPORT would not do: with it, Linux
+// 6.18 gives a unicast packet to the socket that was opened last, not to the
+// card's.
+func listenUDP(card string, shared bool) (*net.UDPConn, error) {
+	set := func(fd int) error {
+		if shared {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+				return err
+			}
+		}
+		// Room for the packets of a rack that is switched on at once; as much as
+		// the system allows if we may not exceed it.
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20) != nil {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20); err != nil {
+				return err
+			}
+		}
+		if card == "" {
+			return nil
+		}
+		return unix.BindToDevice(fd, card)
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		if err := c.Control(func(fd uintptr) { failed = set(int(fd)) }); err != nil {
+			return err
+		}
+		return failed
+	}}
+	c, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("0.0.0.0:%d", serverPort))
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UDPConn), nil
 }
 
 // has says what is wrong if the card does not have the address.
@@ -172,13 +230,16 @@ func (s *Server) Serve(ctx context.Context, l *Listeners) error {
 func (s *Server) answer(ctx context.Context, w *wire) error {
 	buf := make([]byte, 9000)
 	for {
-		n, from, err := w.udp.ReadFromUDPAddrPort(buf)
+		n, on, from, err := w.cooked.ReadFrom(buf)
 		if ctx.Err() != nil {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("dhcp: receive on %s: %w", or(w.name, "the relays' socket"), err)
 		}
-		reply, to, _ := s.Respond(ctx, w.name, buf[:n], from, time.Now())
+		if on != nil && w.skip[on.IfIndex] {
+			continue
+		}
+		reply, to, _ := s.Respond(ctx, w.name, buf[:n], from.(*net.UDPAddr).AddrPort(), time.Now())
 		if reply == nil {
 			continue
 		}
