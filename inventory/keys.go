@@ -33,7 +33,6 @@ const (
 	PrefixTokens       = Root + "tokens/"
 	PrefixShards       = Root + "shards/"
 	PrefixReplicas     = Root + "replicas/"
-	PrefixLeases4      = Root + "leases4/"
 	KeySchema          = PrefixMeta + "schema"
 	KeySite            = PrefixMeta + "site"
 	KeyEra             = PrefixMeta + "era"
@@ -60,9 +59,8 @@ func KeyCredential(ref string) string         { return PrefixCredentials + ref }
 func KeyToken(hash string) string             { return PrefixTokens + hash }
 func KeyReplica(id string) string             { return PrefixReplicas + id }
 func KeyShard(n int) string                   { return fmt.Sprintf("%s%02d", PrefixShards, n) }
-func KeyLease4(segment, ip string) string     { return PrefixLeases4 + segment + "/" + ip }
 
-// KeyID is where one identity of a node is registered. Kinds are serial, uuid, mac, bmc-mac and name.
+// KeyID is where one identity of a node is registered. Kinds are serial, uuid, mac, ip and name.
 func KeyID(kind, value string) string { return PrefixIDs + kind + "/" + strings.ToLower(value) }
 
 // KeyHistory and KeyCert carry their number with leading zeros, so that byte order is number order.

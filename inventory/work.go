@@ -175,14 +175,6 @@ type Credential struct {
 	Actor   string    `json:"actor"`
 }
 
-// A Lease4 is an address promised to a machine that is not known yet.
-type Lease4 struct {
-	Schema  int       `json:"schema"`
-	MAC     string    `json:"mac"`
-	Node    string    `json:"node,omitempty"`
-	Expires time.Time `json:"expires"`
-}
-
 // A NodeView is one node with all that belongs to it, as of one revision.
 type NodeView struct {
 	ID          string

@@ -75,7 +75,9 @@ func (w *world) restart() {
 		Rules: &Rules{Fence: "fake", Site: "test",
 			ChunkBase: func(string) string { return "http://x" }, TrustedKey: func(string) string { return "key" },
 			Token: func(s, n string) string { return s + n }, Address: func(inventory.Spec) string { return "192.0.2.1" },
-			Sign:    func(b inventory.CertificateBody) (inventory.Certificate, error) { return ledger.SignCertificate(b, w.key) },
+			Sign: func(b inventory.CertificateBody) (inventory.Certificate, error) {
+				return ledger.SignCertificate(b, w.key)
+			},
 			Compare: func(_ inventory.SKU, hw inventory.Hardware) []string {
 				if len(hw.Media) < 2 {
 					return []string{"slot nvme1: expected nvme, found nothing"}

@@ -42,6 +42,7 @@ type Seen struct {
 	BootID    string
 	Progress  *inventory.Progress
 	Report    *inventory.Report // the finished order's report
+	Told      time.Time         // the agent was told to enter
 	Entered   time.Time         // the agent said goodbye: it is entering the tenant's system
 	AskedDHCP time.Time
 	AskedBoot time.Time // it asked for its boot script

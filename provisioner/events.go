@@ -13,7 +13,7 @@ func (l *Loop) Heard(node string, r inventory.Report) {
 	l.change(node, func(n *track) {
 		if n.seen.Session != r.Session || n.seen.BootID != r.BootID {
 			n.seen.Session, n.seen.BootID, n.seen.Report, n.seen.Progress = r.Session, r.BootID, nil, nil
-			n.seen.Entered = time.Time{}
+			n.seen.Entered, n.seen.Told = time.Time{}, time.Time{}
 		}
 		n.seen.Heard = l.Now()
 		if r.Progress != nil {
@@ -30,7 +30,10 @@ func (l *Loop) Entered(node string) {
 	l.change(node, func(n *track) { n.seen.Entered = l.Now() })
 }
 
-// AskedDHCP and AskedBoot note how far a machine has come without an agent.
+// Told notes that an agent was just told to enter the tenant's system: silence counts from here.
+func (l *Loop) Told(node string) { l.change(node, func(n *track) { n.seen.Told = l.Now() }) }
+
+// AskedDHCP notes that a machine without an agent asked for an address.
 func (l *Loop) AskedDHCP(node string) { l.change(node, func(n *track) { n.seen.AskedDHCP = l.Now() }) }
 
 // AskedBoot notes that a machine asked for its boot script.

@@ -60,12 +60,16 @@ func enter(in Input) Decision {
 	if r := report(in); r != nil && r.Error != "" {
 		return retryHandover(in, r.Error)
 	}
-	quiet := in.Now.Sub(in.Seen.Heard)
-	if in.Seen.Heard.IsZero() { // this daemon has just started: the agent may still be asking
-		quiet = in.Now.Sub(in.Started)
+	// An agent that this daemon told to go is gone soon. One that was told by a daemon that died may still be asking.
+	since, limit := in.Seen.Told, gone
+	if since.IsZero() {
+		since, limit = lastHeard(in), 10*gone
 	}
-	if in.Seen.Entered.IsZero() && quiet < gone {
-		return wait(gone-quiet, "the agent is entering the tenant's system")
+	if in.Seen.Heard.After(since) {
+		since = in.Seen.Heard
+	}
+	if quiet := in.Now.Sub(since); in.Seen.Entered.IsZero() && quiet < limit {
+		return wait(limit-quiet, "the agent is entering the tenant's system")
 	}
 	inst, s := in.View.Instance.V, in.View.Session.V
 	inst.Phase, inst.HandedOver, inst.ReadyReason = inventory.InstanceRunning, in.Now, "handed over; its system has not answered yet"
@@ -104,5 +108,5 @@ func retryHandover(in Input, why string) Decision {
 	return d
 }
 
-// gone is how long an agent that was told to enter must be quiet to count as gone: it asks every second until then.
-const gone = 6 * time.Second
+// gone is how long an agent that was told to enter must be quiet to count as gone: it asks again and again until then.
+const gone = 3 * time.Second

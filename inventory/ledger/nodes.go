@@ -21,6 +21,7 @@ func Identities(s inventory.Spec) map[string]string {
 	add("name", s.Name)
 	add("serial", s.Serial)
 	add("uuid", s.UUID)
+	add("ip", s.IP)
 	for _, m := range s.MACs {
 		add("mac", m)
 	}

@@ -77,7 +77,11 @@ func site(t testing.TB) (*Handler, *rack) {
 	return &Handler{
 		Boot: b, Files: b,
 		Images: &Images{
-			Folder:  func(d string) (string, bool) { return filepath.Join(dir, "image"), d == digest },
+			Open: func(d, name string) (*os.File, bool) {
+				path, ok := map[string]string{"manifest.json": "image/manifest.json", "chunks/00": "image/chunks/00", "chunks": "image/chunks"}[name]
+				f, err := os.Open(filepath.Join(dir, path))
+				return f, ok && d == digest && err == nil
+			},
 			Allowed: func(c netip.Addr, d string) bool { return c.String() == "192.168.77.10" },
 		},
 	}, b
