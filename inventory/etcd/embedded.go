@@ -21,6 +21,7 @@ type EmbeddedConfig struct {
 	ListenPeer   string        // host:port; default 127.0.0.1:2380
 	QuotaBytes   int64         // writes are refused with inventory.ErrNoSpace above; default 512 MiB
 	KeepHistory  time.Duration // revisions younger than this can be read and watched; default 10 min
+	Progress     time.Duration // how often an idle watch is told that it is up to date; default 10 s, at least 100 ms
 	ReadyIn      time.Duration // how long a start may take, replay of the log included; default 60 s
 	Timeout      time.Duration // of one call; 0 means DefaultTimeout
 }
@@ -127,6 +128,9 @@ func (cfg EmbeddedConfig) filled() EmbeddedConfig {
 	if cfg.KeepHistory <= 0 {
 		cfg.KeepHistory = 10 * time.Minute
 	}
+	if cfg.Progress <= 0 {
+		cfg.Progress = 10 * time.Second
+	}
 	if cfg.ReadyIn <= 0 {
 		cfg.ReadyIn = time.Minute
 	}
@@ -168,10 +172,9 @@ func (cfg EmbeddedConfig) server(log *slog.Logger) (*embed.Config, error) {
 	c.MaxSnapFiles, c.MaxWalFiles = 2, 2
 	c.BackendFreelistType = "map"
 
-	// Time: a lone member waits for nobody, so its election may be short. Progress tells idle watches that they are up
-	// to date. A write that takes a second is worth a warning; on a spinning disk 100 ms are everyday.
+	// Time: a lone member waits for nobody, so its election may be short. A write that takes a second is worth a warning; on a spinning disk 100 ms are everyday.
 	c.TickMs, c.ElectionMs = 100, 500
-	c.WatchProgressNotifyInterval = 10 * time.Second
+	c.WatchProgressNotifyInterval = cfg.Progress
 	c.WarningApplyDuration, c.WarningUnaryRequestDuration = time.Second, time.Second
 	return c, nil
 }

@@ -95,6 +95,29 @@ func TestOutage(t *testing.T) {
 	}
 }
 
+// An idle watch is told that it is up to date, also of what did not touch its prefix.
+func TestProgress(t *testing.T) {
+	cfg := config(t)
+	cfg.Progress = 100 * time.Millisecond
+	s := start(t, cfg)
+	from := put(t, s, "/progress/a", "1")
+	ch := s.Watch(t.Context(), "/progress/", from)
+	if b := <-ch; len(b.Events) != 1 {
+		t.Fatalf("got %+v, want the first write", b)
+	}
+	other := put(t, s, "/elsewhere/a", "1")
+	last, again := from, 0
+	for again < 3 {
+		b := <-ch
+		if b.Err != nil || len(b.Events) != 0 || b.Rev < last || b.Rev > other {
+			t.Fatalf("got %+v after revision %d, want nothing new up to revision %d", b, last, other)
+		}
+		if last = b.Rev; last == other {
+			again++
+		}
+	}
+}
+
 // A cluster that is down is no reason not to start; a list without endpoints is.
 func TestOpen(t *testing.T) {
 	var log bytes.Buffer

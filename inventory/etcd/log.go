@@ -18,6 +18,11 @@ var routine = map[string]bool{
 	"setting up serving from embedded etcd failed.":                                        true,
 	"stopping insecure grpc server due to error":                                           true,
 	"stopped insecure grpc server due to error":                                            true,
+	// At a first start, when etcd looks at its version before it has written its first term; it looks again.
+	"Failed to detect schema version":  true,
+	"failed to update storage version": true,
+	// At a start after more than 5000 writes, hundreds of times, until etcd knows again how far it had applied them.
+	"failed to publish local member to cluster through raft": true,
 }
 
 // bridge makes a zap logger for the server that hands warnings and worse to log. Less is dropped: etcd tells its whole
