@@ -43,6 +43,7 @@ type Target struct {
 	User        string // at most 16 bytes (IPMI v2.0 section 22.28)
 	Password    Secret // at most 20 bytes (IPMI v2.0 section 22.30)
 	CipherSuite int    // 3 or 17 (IPMI v2.0 table 22-20); 0 means 3. Never negotiated: that costs 10 s and can hang.
+	Serial      string // product, chassis or board serial that the machine must have; acts are refused on any other. "" does not look.
 	LegacyBoot  bool   // the machine boots the PC-compatible way (BIOS), so boot overrides ask for that; else UEFI
 }
 
@@ -109,15 +110,17 @@ type pace struct {
 	again    time.Duration // wait after a power act before it is repeated
 	acts     int           // power acts in all
 	settle   time.Duration // longest a change of power may take
+	idle     time.Duration // how long the pool keeps an unused session
 }
 
 // patient is the pace for real controllers. Three sends of one datagram (4.5 s)
 // fit twice into a call: once on a session that the controller may have
-// forgotten, once on a new one.
+// forgotten, once on a new one. Controllers have few sessions (4 to 16) and end
+// unused ones after 60 s (IPMI v2.0 section 6.12.15).
 func patient() pace {
 	return pace{
 		call: 10 * time.Second, exchange: 1500 * time.Millisecond, resends: 2,
-		space: 500 * time.Millisecond, agree: 3, again: 10 * time.Second, acts: 3, settle: time.Minute,
+		space: 500 * time.Millisecond, agree: 3, again: 10 * time.Second, acts: 3, settle: time.Minute, idle: 20 * time.Second,
 	}
 }
 

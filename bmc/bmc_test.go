@@ -247,6 +247,40 @@ func TestIdentityIsWhatTheFactoryWrote(t *testing.T) {
 	}
 }
 
+// Two addresses were swapped: no act may reach the wrong machine.
+func TestActsAreRefusedOnAnotherMachine(t *testing.T) {
+	s := startSim(t)
+	s.set("power", "1")
+	for _, row := range []struct {
+		serial  string
+		foreign bool
+	}{{"LAB-0001", false}, {"CH-0001", false}, {"BD-0001", false}, {"LAB-0002", true}, {"LAB", true}} {
+		target := s.target()
+		target.Serial = row.serial
+		c, err := open(t.Context(), target, nil, quick(), &logins{now: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := s.calls("set ")
+		for op, err := range map[string]error{
+			"SetPower":      c.SetPower(t.Context(), On),
+			"SetBootDevice": c.SetBootDevice(t.Context(), PXE, false),
+		} {
+			if !row.foreign {
+				if err != nil {
+					t.Errorf("%s with serial %s: %v", op, row.serial, err)
+				}
+			} else if e := asError(t, err); !e.Foreign || e.Temporary {
+				t.Errorf("%s with serial %s: got %+v, want Foreign", op, row.serial, e)
+			}
+		}
+		if n := s.calls("set "); row.foreign && n != before {
+			t.Errorf("the wrong machine got %d orders", n-before)
+		}
+		_ = c.Close(t.Context())
+	}
+}
+
 func TestConsoleCarriesBothWays(t *testing.T) {
 	s := startSim(t)
 	go func() { // the machine: greets, then repeats what is typed in capitals

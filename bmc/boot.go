@@ -78,6 +78,9 @@ func (c *Controller) SetBootDevice(ctx context.Context, dev Device, persistent b
 	if _, ok := selectors[dev]; !ok {
 		return &Error{Op: op, Addr: c.target.Addr, Err: fmt.Errorf("%q is none of none, pxe, disk", dev)}
 	}
+	if err := c.expected(ctx, op); err != nil {
+		return err
+	}
 	err := c.ask(ctx, op, func(ctx context.Context) error {
 		_, err := c.lib.SetBootDevice(ctx, string(dev), persistent, asked.EFI)
 		return err

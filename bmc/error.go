@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +21,7 @@ type Error struct {
 	Temporary   bool          // the controller may do it if asked later
 	Unconfirmed bool          // it may or may not have happened: the controller's answers do not settle it
 	Credentials bool          // the login was refused, or would be: asking again with the same credential is no use
+	Foreign     bool          // the controller sits in another machine than expected; nothing was done
 	After       time.Duration // it is not asked again before; 0 means not known
 	Hint        string        // what a person can do about it; may be empty
 	Err         error
@@ -109,10 +111,12 @@ func explain(op, addr string, err error) *Error {
 		m = meaning{credentials: true, hint: "the password is not the one it knows; set the right one with: hostler bmc credential set"}
 	case errors.Is(err, context.Canceled):
 		m = meaning{temporary: true}
+	case isType[*net.DNSError](err):
+		m = meaning{temporary: true, hint: "its name does not resolve: correct it, or name the address"}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		m = meaning{temporary: true, hint: "nothing listens there: is IPMI over LAN enabled, and is this the controller's address?"}
 	default:
-		m = meaning{temporary: true, hint: "no answer: look at the management network, or reset the controller if it answers ping"}
+		m = meaning{temporary: true, hint: "no usable answer: look at the management network, or reset the controller if it answers ping"}
 		if status, ok := errors.AsType[*types.RmcpStatusError](err); ok {
 			m = loginCodes[status.StatusCode()]
 		} else if code, ok := types.IsResponseError(err); ok {
@@ -123,17 +127,19 @@ func explain(op, addr string, err error) *Error {
 	return e
 }
 
+func isType[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
 // unanswered tells whether err leaves open what the controller thinks of the
 // session: anything but a proper answer of its own.
 func unanswered(err error) bool {
-	if _, ok := errors.AsType[*types.RmcpStatusError](err); ok {
-		return false
+	if known, ok := errors.AsType[*Error](err); ok {
+		return known.Temporary
 	}
 	if code, ok := types.IsResponseError(err); ok {
 		return code.CompletionCode() == types.CodeOK
 	}
-	if known, ok := errors.AsType[*Error](err); ok {
-		return known.Temporary
-	}
-	return !errors.Is(err, ipmi.ErrRAKPAuthentication)
+	return !isType[*types.RmcpStatusError](err) && !errors.Is(err, ipmi.ErrRAKPAuthentication)
 }

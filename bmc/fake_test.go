@@ -19,8 +19,9 @@ import (
 // first request, or under mu.
 type fake struct {
 	hal.ChassisHAL // boot flags, from go-ipmi's mock
-	addr           string
+	addr, listen   string
 	server         *ipmibmc.BMC
+	store          hal.StorageHAL
 
 	mu      sync.Mutex
 	on      bool                                   // what the machine really does
@@ -38,7 +39,7 @@ type fake struct {
 func startFake(t *testing.T, f *fake) *fake {
 	t.Helper()
 	h := mock.New()
-	f.ChassisHAL = h.Chassis()
+	f.ChassisHAL, f.store = h.Chassis(), h.Storage()
 	f.server = ipmibmc.New(ipmibmc.DeviceInfo{IPMIVersion: 0x20, FirmwareMajor: 1, ManufacturerID: 7154}, [16]byte{1, 2, 3}, fakeHAL{h, f})
 	for i, u := range []struct {
 		name string
@@ -52,7 +53,10 @@ func startFake(t *testing.T, f *fake) *fake {
 		user.Enabled = true
 		user.ChannelAccess[1] = ipmibmc.UserChannelAccess{MaxPrivilege: u.priv, Enabled: true}
 	}
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if f.listen == "" {
+		f.listen = "127.0.0.1:0"
+	}
+	pc, err := net.ListenPacket("udp", f.listen)
 	if err != nil {
 		t.Fatal(err)
 	}

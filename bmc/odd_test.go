@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -236,6 +237,66 @@ func TestUserWithoutTheRights(t *testing.T) {
 	_, err := open(t.Context(), target, nil, quick(), &logins{now: time.Now})
 	if e := asError(t, err); !e.Credentials || e.Hint != notAdmin.hint {
 		t.Errorf("got %+v", e)
+	}
+}
+
+// Makers write odd things into machines; what can be read is, and the rest is empty.
+func TestIdentityWithOddFRU(t *testing.T) {
+	good := []byte(fruImage(t))
+	edit := func(f func(b []byte)) []byte {
+		b := bytes.Clone(good)
+		f(b)
+		return b
+	}
+	chassis, product := int(good[2])*8, int(good[4])*8
+	for _, row := range []struct {
+		name string
+		fru  []byte // nil means that there is none
+		want string // serials of chassis, board, product
+	}{
+		{"good", good, "CH-0001 BD-0001 LAB-0001"},
+		{"none", nil, "  "},
+		{"blank", make([]byte, 256), "  "},
+		{"noise", bytes.Repeat([]byte{0xff}, 256), "  "},
+		{"chassis of no length", edit(func(b []byte) { b[chassis+1] = 0 }), " BD-0001 LAB-0001"},
+		{"chassis field longer than the area", edit(func(b []byte) { b[chassis+3] = 0xff }), " BD-0001 LAB-0001"},
+		{"no board", edit(func(b []byte) { b[3] = 0 }), "CH-0001  LAB-0001"},
+		{"product far outside", edit(func(b []byte) { b[4] = 0xf0 }), "CH-0001 BD-0001 "},
+		{"padded serial", edit(func(b []byte) { copy(b[bytes.Index(b, []byte("LAB-0001")):], "L1  \x00\x00\x00 ") }), "CH-0001 BD-0001 L1"},
+		{"product beyond the end", edit(func(b []byte) { b[product+1] = 1 }), "CH-0001 BD-0001 "},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			f := startFake(t, &fake{})
+			if row.fru != nil {
+				if err := f.store.FRU().Write(t.Context(), 0, row.fru); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := f.open(t, quick()).Identity(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := got.ChassisSerial + " " + got.BoardSerial + " " + got.ProductSerial; s != row.want {
+				t.Errorf("serials are %q, want %q", s, row.want)
+			}
+			f.do(func() {
+				if f.logins != 1 {
+					t.Errorf("it took %d logins", f.logins)
+				}
+			})
+		})
+	}
+}
+
+func TestIPv6(t *testing.T) {
+	if probe, err := net.ListenPacket("udp", "[::1]:0"); err != nil {
+		t.Skip("no IPv6 loopback here: ", err)
+	} else {
+		probe.Close()
+	}
+	f := startFake(t, &fake{on: true, listen: "[::1]:0"})
+	if got, err := f.open(t, quick()).Power(t.Context()); got != On || err != nil {
+		t.Errorf("Power() = %s, %v", got, err)
 	}
 }
 

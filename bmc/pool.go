@@ -17,10 +17,6 @@ const (
 	backoffLast  = 2 * time.Minute
 )
 
-// idleSession is how long a session waits for its next use. Controllers end
-// unused ones after 60 s (IPMI v2.0 section 6.12.15) and have few (4 to 16).
-const idleSession = 20 * time.Second
-
 // A Pool holds the conversations with all controllers: for each address one
 // session and one request at a time, kept for a short while. A controller that
 // fails is left alone for a time that grows, one that refused a credential is
@@ -57,10 +53,11 @@ type line struct {
 // After says when it will be. do must not keep the Controller.
 func (p *Pool) With(ctx context.Context, t Target, do func(*Controller) error) error {
 	const op = "wait for the controller"
-	t, err := t.normal()
+	named, err := t.normal()
 	if err != nil {
 		return &Error{Op: op, Addr: t.Addr, Err: err}
 	}
+	t = named
 	l, err := p.line(t.Addr)
 	if err != nil {
 		return err
@@ -97,7 +94,7 @@ func (p *Pool) With(ctx context.Context, t Target, do func(*Controller) error) e
 	}
 	err = do(l.ctrl)
 	l.failed(err)
-	l.idle = time.AfterFunc(idleSession, func() {
+	l.idle = time.AfterFunc(p.pace().idle, func() {
 		select {
 		case l.turn <- struct{}{}:
 			l.hangUp(context.Background())

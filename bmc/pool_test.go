@@ -223,6 +223,32 @@ func TestPoolRecoversALostSession(t *testing.T) {
 	}
 }
 
+func TestPoolEndsUnusedSessions(t *testing.T) {
+	t.Parallel()
+	f := startFake(t, &fake{})
+	p := newPool(t)
+	p.patience.idle = 150 * time.Millisecond
+	for range 5 { // in use more often than that, it lasts
+		if err := p.With(t.Context(), f.target(), look(t)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(40 * time.Millisecond)
+	}
+	f.do(func() {
+		if f.logins != 1 {
+			t.Errorf("%d logins, want 1", f.logins)
+		}
+	})
+	for end := time.Now().Add(3 * time.Second); f.server.Sessions.Count() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the unused session was not closed")
+		}
+	}
+	if err := p.With(t.Context(), f.target(), look(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestPoolLeavesNothingBehind(t *testing.T) {
 	f := startFake(t, &fake{})
 	before := goleak.IgnoreCurrent()

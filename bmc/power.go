@@ -27,6 +27,9 @@ func (c *Controller) SetPower(ctx context.Context, want Power) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.pace.settle)
 	defer cancel()
+	if err := c.expected(ctx, op); err != nil {
+		return err
+	}
 
 	state, err := c.Power(ctx)
 	if err != nil {

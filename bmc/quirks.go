@@ -24,7 +24,7 @@ var Quirks = []Quirk{
 		Maker: 0x000137, Product: 0x0f02, Name: "OpenIPMI ipmi_sim 2.0.33, virtual rack",
 		Odd:    "boot flags are reduced to the device: persistent, UEFI and the valid bit read back as 0",
 		Do:     "take the device as set, do not ask for UEFI, report the lost persistence",
-		Source: "OpenIPMI 2.0.33 lanserv/bmc_chassis.c; rack.md section 5",
+		Source: "rack.md section 5; TestBootDeviceOnTheRacksController",
 
 		NoValidBit: true, NoBootType: true,
 	},

@@ -184,7 +184,7 @@ func (s *sim) open(p pace) *Controller {
 func quick() pace {
 	return pace{
 		call: 3 * time.Second, exchange: 400 * time.Millisecond, resends: 2,
-		space: 30 * time.Millisecond, agree: 3, again: 300 * time.Millisecond, acts: 3, settle: 5 * time.Second,
+		space: 30 * time.Millisecond, agree: 3, again: 300 * time.Millisecond, acts: 3, settle: 5 * time.Second, idle: time.Minute,
 	}
 }
 
