@@ -91,7 +91,7 @@ boot() {
 	local print=/dev/null
 	[[ -z ${PRINT-} ]] || print=/dev/stderr
 	qemu-system-x86_64 -accel tcg,thread=multi -M q35,graphics=off -cpu max -m 1024 -display none -monitor none -serial stdio \
-		-device virtio-rng-pci -drive file="$w/disk",format=raw,if=none,id=d -device nvme,serial=try,drive=d \
+		-device virtio-rng-pci -drive file="$w/disk",format=raw,if=none,id=d,cache=unsafe -device nvme,serial=try,drive=d \
 		-netdev user,id=n,hostfwd=tcp:127.0.0.1:"$ssh_port"-"$guest":22 -device virtio-net-pci,netdev=n,mac=52:54:00:00:00:01 \
 		"$@" </dev/null > >(tee "$print" >"$w/$name.console") 2>&1 &
 	qemu=$!

@@ -1,18 +1,26 @@
-#!/usr/bin/perl
-# flatten [FILE]: the part of YAML that seeds are written in, JSON included, as key NUL value NUL with "/" between the
-# levels of a key: {a: [x, {b: y}]} gives a/0 x and a/1/b y. Perl because it is in every Debian (perl-base) and quick to start.
+# The part of YAML that seeds are written in, JSON included. Yaml::read(TEXT) gives a flat hash with "/" between the levels
+# of a key: {a: [x, {b: y}]} is ("a/0" => "x", "a/1/b" => "y"). Dies with the line it does not understand.
 # Understood: nested maps and lists by indentation, flow and JSON values, quoted and plain scalars, | and > blocks, comments.
-# Not understood, and an error with its line: anchors, tags, plain scalars over several lines, tabs as indentation.
+# Not understood: anchors, tags, plain scalars over several lines, tabs as indentation.
+package Yaml;
 use strict;
 use warnings;
 
-my @line = map { s/\r?\n\z//r } <>;
-shift @line while @line && $line[0] =~ /^(?:#.*|---.*|\s*)$/ && $line[0] !~ /^--- *\S/;
-my $at = 0;
-my $dropped = $.  - @line;
+my (@line, $at, %value);
 
-sub fail { die "line ${\($at + $dropped + 1)}: $_[0]\n" }
-sub emit { print "$_[0]\0$_[1]\0" }
+sub read {
+	@line = split /\r?\n/, $_[0];
+	($at, %value) = (0);
+	$at++ while $at < @line && $line[$at] =~ /^(?:#.*|---\s*|\s*)$/;
+	if (my ($indent) = peek()) {
+		node("", $indent);
+		fail("text after the end") if peek();
+	}
+	return %value;
+}
+
+sub fail { die "line ${\($at + 1)}: $_[0]\n" }
+sub emit { $value{$_[0]} = $_[1] }
 sub join_key { length $_[0] ? "$_[0]/$_[1]" : $_[1] }
 
 # peek returns indentation and text of the next line that says something, or nothing at the end.
@@ -155,7 +163,4 @@ sub node {
 	}
 }
 
-if (my ($indent) = peek()) {
-	node("", $indent);
-	fail("text after the end") if peek();
-}
+1;
