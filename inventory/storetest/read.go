@@ -123,15 +123,19 @@ var readCases = []testCase{
 		}
 	}},
 	{"compact: older revisions are gone, that one and newer stay", func(e *env) {
-		first := e.do(e.put("a", "1"), e.put("gone", "1"))
+		first := e.do(e.put("a", "1"), e.put("gone", "1"), e.put("quiet", "1"), e.put("later", "1"))
 		second := e.do(e.put("a", "2"), e.del("gone"))
-		third := e.do(e.put("b", "3"))
+		third := e.do(e.put("b", "3"), e.put("later", "3"))
 		e.compact(second)
 		_, err := e.s.List(e.Context(), e.prefix, inventory.ListOptions{Rev: first})
 		e.fails("list before it", err, inventory.ErrCompacted)
-		e.same("names at it", e.names(e.list(inventory.ListOptions{Rev: second}).KVs), []string{"a"})
-		e.same("names after it", e.names(e.list(inventory.ListOptions{Rev: third}).KVs), []string{"a", "b"})
-		e.same("names now", e.names(e.list(inventory.ListOptions{}).KVs), []string{"a", "b"})
+		e.same("keys at it", e.list(inventory.ListOptions{Rev: second}).KVs, []inventory.KV{
+			{Key: e.prefix + "a", Value: []byte("2"), Create: first, Mod: second},
+			{Key: e.prefix + "later", Value: []byte("1"), Create: first, Mod: first},
+			{Key: e.prefix + "quiet", Value: []byte("1"), Create: first, Mod: first},
+		})
+		e.same("names after it", e.names(e.list(inventory.ListOptions{Rev: third}).KVs), []string{"a", "b", "later", "quiet"})
+		e.same("names now", e.names(e.list(inventory.ListOptions{}).KVs), []string{"a", "b", "later", "quiet"})
 		e.same("a", e.get("a"), inventory.KV{Key: e.prefix + "a", Value: []byte("2"), Create: first, Mod: second})
 	}},
 	{"compact: again is no error, the future is", func(e *env) {
