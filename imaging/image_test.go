@@ -83,11 +83,11 @@ func packed(t testing.TB, raw string) (*Folder, PublicKey) {
 	return f, pub
 }
 
-// target is a sparse file in place of a disk, full of 0xee where an image could land.
+// target is a sparse file in place of a disk, with 0xee at its beginning and where the test image has zeros.
 func target(t testing.TB, size int64) *disk.File {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(path, bytes.Repeat([]byte{0xee}, int(min(size, 32*mib))), 0o600); err != nil {
+	if err := os.WriteFile(path, bytes.Repeat([]byte{0xee}, 6*mib), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(path, size); err != nil {
@@ -133,7 +133,7 @@ func TestAnImageGoesFromPackToDisk(t *testing.T) {
 	if m.Root == nil || m.Root.Partition != 2 || m.Seed != nil || !m.Chunks[1].Zero || m.Chunks[2].Zero {
 		t.Errorf("manifest %+v", m)
 	}
-	for _, size := range []int64{testSize + 17*mib, testSize + 17*mib + 512, 64 * mib, 300 * mib} {
+	for _, size := range []int64{testSize + 17*mib, testSize + 17*mib + 512, 100 * mib} {
 		d := target(t, size)
 		var seen []string
 		r, err := Write(t.Context(), m, lib, d, Options{Progress: func(p Progress) {

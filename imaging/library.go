@@ -262,6 +262,14 @@ func (l Library) List() ([]Entry, error) {
 // OpenChunk opens a packed chunk as a file, for sendfile.
 func (l Library) OpenChunk(digest string) (*os.File, error) { return l.open(digest, l.chunk(digest)) }
 
+// OpenManifest opens manifest.json of an image, or its signature manifest.json.minisig.
+func (l Library) OpenManifest(image, name string) (*os.File, error) {
+	if name != manifestFile && name != signatureFile {
+		return nil, fmt.Errorf("imaging: %.80q is no file of an image: %w", name, ErrNoImage)
+	}
+	return l.open(image, filepath.Join(l.Root, "images", image, name))
+}
+
 // OpenBlob opens a kernel or initrd as a file.
 func (l Library) OpenBlob(digest string) (*os.File, error) { return l.open(digest, l.blob(digest)) }
 

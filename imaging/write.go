@@ -18,9 +18,6 @@ import (
 // headSize is how much of both ends of the disk is zeroed first; the first of them is written last.
 const headSize = mib
 
-// bootSize is the very last thing written: protective MBR and table header, in one request.
-const bootSize = disk.Align
-
 // seedSize is the size of an appended seed partition (design.md, section 9).
 const seedSize = 16 * mib
 
@@ -411,10 +408,12 @@ func (r *Result) compare(d disk.Device, i int, b []byte, open bool, head []byte)
 	return fmt.Errorf("imaging: read back %s: the %d bytes at %d are not what was written: replace the drive", d.Name(), len(b), off)
 }
 
-// finish writes the first MiB: all but its first sectors, then these. What fails here leaves a disk that does not boot.
+// finish writes the first MiB: all but its first sector, then that (one sector is what a drive writes whole or not at
+// all; without it neither BIOS nor UEFI boots). What fails here leaves a disk that does not boot.
 func (w *writer) finish(ctx context.Context) error {
 	err := func() error {
-		for _, part := range []struct{ from, to int64 }{{bootSize, headSize}, {0, bootSize}} {
+		sector := int64(w.d.SectorSize())
+		for _, part := range []struct{ from, to int64 }{{sector, headSize}, {0, sector}} {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
