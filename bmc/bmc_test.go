@@ -2,11 +2,14 @@ package bmc
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -180,6 +183,55 @@ func TestWrongCredentialsAreToldAtOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPasswordIsInNoLog(t *testing.T) {
+	s := startSim(t)
+	var log lockedBuffer
+	debug := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	pool := &Pool{Log: debug, patience: quick()}
+	do := func(c *Controller) error {
+		_, err := c.Identity(t.Context())
+		return errors.Join(err, c.SetPower(t.Context(), On), c.SetBootDevice(t.Context(), PXE, false))
+	}
+	if err := pool.With(t.Context(), s.target(), do); err != nil {
+		t.Fatal(err)
+	}
+	s.kill()
+	s.start()
+	if err := pool.With(t.Context(), s.target(), do); err != nil {
+		t.Fatal(err)
+	}
+	other := s.target()
+	other.Password = "another-s3cret"
+	_ = asError(t, pool.With(t.Context(), other, do))
+	if err := pool.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "session lost") || !strings.Contains(log.String(), s.addr) {
+		t.Fatalf("the log lacks what it should have: %s", log.String())
+	}
+	if strings.Contains(log.String(), "s3cret") {
+		t.Errorf("a password is in the log: %s", log.String())
+	}
+}
+
+// A lockedBuffer may be written by several goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func TestCipherSuites(t *testing.T) {

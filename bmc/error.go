@@ -106,26 +106,39 @@ func explain(op, addr string, err error) *Error {
 	}
 	e := &Error{Op: op, Addr: addr, Err: err}
 	var m meaning
-	switch {
-	case errors.Is(err, ipmi.ErrRAKPAuthentication):
-		m = meaning{credentials: true, hint: "the password is not the one it knows; set the right one with: hostler bmc credential set"}
-	case errors.Is(err, context.Canceled):
+	if status, ok := errors.AsType[*types.RmcpStatusError](err); ok {
+		m = loginCodes[status.StatusCode()]
+	} else if code, ok := types.IsResponseError(err); ok {
+		m = answerCodes[code.CompletionCode()]
+	} else if errors.Is(err, context.Canceled) {
 		m = meaning{temporary: true}
-	case isType[*net.DNSError](err):
-		m = meaning{temporary: true, hint: "its name does not resolve: correct it, or name the address"}
-	case errors.Is(err, syscall.ECONNREFUSED):
-		m = meaning{temporary: true, hint: "nothing listens there: is IPMI over LAN enabled, and is this the controller's address?"}
-	default:
-		m = meaning{temporary: true, hint: "no usable answer: look at the management network, or reset the controller if it answers ping"}
-		if status, ok := errors.AsType[*types.RmcpStatusError](err); ok {
-			m = loginCodes[status.StatusCode()]
-		} else if code, ok := types.IsResponseError(err); ok {
-			m = answerCodes[code.CompletionCode()]
-		}
+	} else if errors.Is(err, ipmi.ErrRAKPAuthentication) {
+		m = meaning{credentials: true, hint: "set the right one with: hostler bmc credential set"}
+		e.Err = reworded{"the password is not the one it knows", err}
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		m = meaning{temporary: true, hint: "is IPMI over LAN enabled, and is this the controller's address?"}
+		e.Err = reworded{"nothing listens there", err}
+	} else if isType[*net.DNSError](err) {
+		m = meaning{temporary: true, hint: "correct its name, or give its address"}
+	} else if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() || strings.Contains(err.Error(), "no datagram matched") {
+		// The text is that of an error which go-ipmi does not export.
+		m = meaning{temporary: true, hint: "look at the management network, or reset the controller if it answers ping"}
+		e.Err = reworded{"no answer", err}
+	} else {
+		m = meaning{temporary: true}
 	}
 	e.Temporary, e.Credentials, e.Hint = m.temporary, m.credentials, m.hint
 	return e
 }
+
+// A reworded error says the same in fewer words, and unwraps to the original.
+type reworded struct {
+	text string
+	err  error
+}
+
+func (e reworded) Error() string { return e.text }
+func (e reworded) Unwrap() error { return e.err }
 
 func isType[E error](err error) bool {
 	_, ok := errors.AsType[E](err)

@@ -39,7 +39,8 @@ func (c *Controller) SetPower(ctx context.Context, want Power) error {
 		sent   int       // orders sent
 		last   time.Time // when the latest was
 		agreed int       // reads in a row that say want, since then
-		cause  error     // what went wrong on the way
+		known  = state   // what the controller said last
+		cause  error     // what has gone wrong since
 	)
 	for {
 		if state == want {
@@ -59,6 +60,9 @@ func (c *Controller) SetPower(ctx context.Context, want Power) error {
 			if err != nil {
 				refusal, _ := errors.AsType[*Error](err)
 				if refusal == nil || !refusal.Temporary {
+					if refusal != nil {
+						refusal.Unconfirmed = sent > 1
+					}
 					return err
 				}
 				cause = err // perhaps it was obeyed all the same
@@ -71,13 +75,19 @@ func (c *Controller) SetPower(ctx context.Context, want Power) error {
 		select {
 		case <-time.After(c.pace.space):
 		case <-ctx.Done():
-			return c.unconfirmed(op, sent > 0, state, errors.Join(ctx.Err(), cause))
 		}
-		if state, err = c.Power(ctx); err != nil {
+		if ctx.Err() == nil {
+			state, err = c.Power(ctx)
+		}
+		switch failure, _ := errors.AsType[*Error](err); {
+		case ctx.Err() != nil:
+			return c.unconfirmed(op, sent > 0, known, cause)
+		case err == nil:
+			known, cause = state, nil
+		case failure == nil || !failure.Temporary:
+			return c.unconfirmed(op, sent > 0, known, err)
+		default:
 			cause = err
-			if failure, _ := errors.AsType[*Error](err); failure == nil || !failure.Temporary {
-				return c.unconfirmed(op, sent > 0, state, cause)
-			}
 		}
 	}
 }
@@ -97,18 +107,20 @@ func needless(err error) bool {
 	return ok && code.CompletionCode() == types.CodeNotSupported
 }
 
-func (c *Controller) unconfirmed(op string, sent bool, state Power, cause error) error {
+// unconfirmed is the error of an order whose outcome is not settled, or of one
+// that was not sent in time.
+func (c *Controller) unconfirmed(op string, sent bool, known Power, cause error) error {
 	e := &Error{
 		Op: op, Addr: c.target.Addr, Temporary: !sent, Unconfirmed: sent,
-		Err:  fmt.Errorf("the controller last said %q: %w", state, cause),
+		Err:  fmt.Errorf("the controller said %s when the time was up", known),
 		Hint: "look at the machine, and pull its power if it must be off",
+	}
+	if failure, ok := errors.AsType[*Error](cause); ok {
+		e.Err = fmt.Errorf("the controller last said %s, then: %w", known, failure.Err)
+		e.Credentials = failure.Credentials
 	}
 	if f := c.drv.chassis(); f != "" {
 		e.Hint = f + "; " + e.Hint
-	}
-	var failure *Error
-	if errors.As(cause, &failure) {
-		e.Credentials = failure.Credentials
 	}
 	return e
 }
