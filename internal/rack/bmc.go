@@ -16,8 +16,8 @@ import (
 
 // bmcFiles are what ipmi_sim wants of one controller, by file name.
 var bmcFiles = map[string]*template.Template{
-	// ipmi_lan(5); chassis_control is not in it: a shell command to which ipmi_sim
-	// adds "get power", "set boot pxe" and the like. Allowed authentication is for
+	// ipmi_lan(5). Not in it: chassis_control and lan_config_program, shell commands
+	// to which ipmi_sim adds "get power", "set boot pxe", "get mac_addr". Allowed authentication is for
 	// IPMI 1.5; everybody here uses RMCP+ (cipher suite 3).
 	"lan.conf": template.Must(template.New("lan.conf").Parse(`name "{{.Name}}"
 set_working_mc 0x20
@@ -26,6 +26,7 @@ set_working_mc 0x20
     priv_limit admin
     allowed_auths_admin md5
     guid {{.GUID}}
+    lan_config_program "{{.Glue}}"
   endlan
   chassis_control "{{.Glue}}"
   serial 15 127.0.0.1 {{.KCS}} codec VM
@@ -122,7 +123,7 @@ func renderBMC(f Facts, dir, glue, password string) (map[string][]byte, error) {
 	for name, t := range bmcFiles {
 		var b bytes.Buffer
 		err := t.Execute(&b, map[string]any{
-			"Name": f.Name, "Dir": dir, "BMC": f.BMC, "GUID": strings.ReplaceAll(f.UUID, "-", ""),
+			"Name": f.Name, "Dir": dir, "BMC": f.BMC, "GUID": smbiosUUID(f.UUID),
 			"Glue": glue, "KCS": f.kcsPort(), "SOL": f.solPort(),
 			"User": BMCUser, "Password": password, "FRUBytes": fruBytes,
 		})

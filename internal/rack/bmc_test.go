@@ -19,7 +19,7 @@ func TestTheBMCPasswordIsInOneFileOnly(t *testing.T) {
 	}
 	conf := string(files["lan.conf"])
 	for _, w := range []string{
-		"addr 192.168.78.101 623\n", "guid " + strings.ReplaceAll(f.UUID, "-", "") + "\n",
+		"addr 192.168.78.101 623\n", "guid " + smbiosUUID(f.UUID) + "\n",
 		`chassis_control "/run/x/hostler-rack glue --socket /run/x/s --node a"`,
 		"serial 15 127.0.0.1 9101 codec VM", `sol "tcp:127.0.0.1:9201"`,
 	} {

@@ -91,16 +91,18 @@ func (n *Node) glue(args []string) (string, error) {
 }
 
 func (n *Node) glueGet(verb, name string) (string, error) {
-	switch {
-	case verb == "get" && name == "power":
-		if n.Power() {
-			return "1", nil
-		}
-		return "0", nil
-	case verb == "get" && name == "boot":
-		return string(n.Boot()), nil
+	value, ok := map[string]string{
+		"power": map[bool]string{true: "1", false: "0"}[n.Power()],
+		"boot":  string(n.Boot()),
+		// What the controller's network card is set to; "set" of these is refused.
+		"ip_addr": n.BMC.String(), "ip_addr_src": "static", "mac_addr": n.BMCMAC, "subnet_mask": "255.255.255.0",
+		"default_gw_ip_addr": bmcHostIP, "default_gw_mac_addr": bmcBridge.mac,
+		"backup_gw_ip_addr": "0.0.0.0", "backup_gw_mac_addr": "00:00:00:00:00:00",
+	}[name]
+	if verb != "get" || !ok {
+		return "", fmt.Errorf("rack: glue: cannot %s %q", verb, name)
 	}
-	return "", fmt.Errorf("rack: glue: cannot %s %q", verb, name)
+	return value, nil
 }
 
 func (n *Node) glueSet(name, value string) error {

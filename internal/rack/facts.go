@@ -54,6 +54,7 @@ type Facts struct {
 	MAC      string     `json:"mac"`
 	IP       netip.Addr `json:"ip"`  // suggested fixed address; the rack does not enforce it
 	BMC      netip.Addr `json:"bmc"` // IPMI on UDP 623, inside the namespace
+	BMCMAC   string     `json:"bmc_mac"`
 	CPUs     int        `json:"cpus"`
 	MemoryMB int        `json:"memory_mb"`
 	Drives   []Drive    `json:"drives"`
@@ -86,6 +87,7 @@ func facts(n int, dir string) Facts {
 		Serial:   "RACK-" + strings.ToUpper(name),
 		MAC:      fmt.Sprintf("52:54:00:77:00:%02x", n),
 		IP:       netip.AddrFrom4([4]byte{192, 168, 77, byte(10 + n)}),
+		BMCMAC:   fmt.Sprintf("52:54:00:78:00:%02x", n),
 		BMC:      netip.AddrFrom4([4]byte{192, 168, 78, byte(100 + n)}),
 		CPUs:     cpus,
 		MemoryMB: memoryMB,
@@ -105,6 +107,19 @@ func uuidOf(serial string) string {
 	h[6] = h[6]&0x0f | 0x40
 	h[8] = h[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
+}
+
+// smbiosUUID is a UUID's 16 bytes in hex as SMBIOS (section 7.2.1), DHCP option 97
+// and controllers write it: the first three fields little-endian.
+func smbiosUUID(uuid string) string {
+	h := strings.ReplaceAll(uuid, "-", "")
+	swap := func(s string) (out string) {
+		for ; s != ""; s = s[2:] {
+			out = s[:2] + out
+		}
+		return out
+	}
+	return swap(h[:8]) + swap(h[8:12]) + swap(h[12:16]) + h[16:]
 }
 
 // is says whether a word that a person or hostlerd used means this server.

@@ -11,7 +11,7 @@ func TestServersDifferInEverythingThatIdentifiesThem(t *testing.T) {
 	seen := map[string]string{}
 	for n := 1; n <= maxNodes; n++ {
 		f := facts(n, "/d")
-		ids := []string{f.Name, f.Serial, f.UUID, f.MAC, f.IP.String(), f.BMC.String(), f.tap()}
+		ids := []string{f.Name, f.Serial, f.UUID, f.MAC, f.IP.String(), f.BMC.String(), f.BMCMAC, f.tap()}
 		for _, d := range f.Drives {
 			ids = append(ids, d.Serial)
 		}
@@ -27,6 +27,13 @@ func TestServersDifferInEverythingThatIdentifiesThem(t *testing.T) {
 		if f.UUID != facts(n, "/elsewhere").UUID {
 			t.Errorf("server %s: UUID differs from run to run", f.Name)
 		}
+	}
+}
+
+func TestSMBIOSUUID(t *testing.T) {
+	// The example of the SMBIOS specification, section 7.2.1.
+	if got := smbiosUUID("00112233-4455-6677-8899-aabbccddeeff"); got != "33221100554477668899aabbccddeeff" {
+		t.Errorf("got %s", got)
 	}
 }
 

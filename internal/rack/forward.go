@@ -77,14 +77,14 @@ func join(a, b net.Conn) {
 	<-done
 }
 
-// portHolder says who listens on a TCP port of this host's IPv4, as far as /proc
-// tells.
+// portHolder says who listens on a TCP port of this host, as far as /proc tells.
 func portHolder(port int) string {
-	table, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		return "another program"
+	inode := ""
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		if b, err := os.ReadFile(table); err == nil && inode == "" {
+			inode = listenInode(string(b), port)
+		}
 	}
-	inode := listenInode(string(table), port)
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, fd := range fds {
 		if to, err := os.Readlink(fd); err != nil || inode == "" || to != "socket:["+inode+"]" {
@@ -108,8 +108,8 @@ func listenInode(table string, port int) string {
 		if len(f) < 10 || f[3] != "0A" {
 			continue
 		}
-		_, hex, _ := strings.Cut(f[1], ":")
-		if p, err := strconv.ParseUint(hex, 16, 16); err == nil && int(p) == port {
+		_, hexPort, _ := strings.Cut(f[1], ":")
+		if p, err := strconv.ParseUint(hexPort, 16, 16); err == nil && int(p) == port {
 			return f[9]
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // A Port is the network that a server's cable is plugged into.
@@ -81,10 +82,38 @@ func buildNetwork(nodes []Facts) error {
 			}
 		}
 	}
+	if err := guardBMCs(); err != nil {
+		return err
+	}
 	for _, n := range nodes {
 		if err := addTap(n); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// guardBMCs keeps servers from the controllers. The namespace has both networks'
+// addresses, and Linux takes a packet for any of its addresses on any interface:
+// the local table, which says so, is put behind a rule that refuses.
+func guardBMCs() error {
+	refuse, local := netlink.NewRule(), netlink.NewRule()
+	_, bmcs, err := net.ParseCIDR(BMCSubnet)
+	if err != nil {
+		return err
+	}
+	refuse.Family, local.Family = unix.AF_INET, unix.AF_INET
+	refuse.Priority, refuse.IifName, refuse.Dst, refuse.Type = 1, "br0", bmcs, unix.RTN_PROHIBIT
+	local.Priority, local.Table = 2, unix.RT_TABLE_LOCAL
+	for _, r := range []*netlink.Rule{refuse, local} {
+		if err := netlink.RuleAdd(r); err != nil {
+			return fmt.Errorf("rack: add routing rule: %w", err)
+		}
+	}
+	first := *local
+	first.Priority = 0
+	if err := netlink.RuleDel(&first); err != nil {
+		return fmt.Errorf("rack: delete the first routing rule: %w", err)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -118,16 +117,19 @@ func (n *Node) On() error {
 	n.machine, n.monitor = p, m
 	n.powerOn++
 	n.log.Info("power on", "boot", n.boot, "pid", p.PID())
-	go n.watch(p, in, &stderr)
+	go n.watch(p, m, &stderr)
 	return nil
 }
 
 // watch tells when a server goes off, by whatever hand.
-func (n *Node) watch(p *Process, in io.Closer, stderr *bytes.Buffer) {
+func (n *Node) watch(p *Process, m *monitor, stderr *bytes.Buffer) {
 	<-p.Done()
-	in.Close()
+	m.conn.Close()
 	n.console.note("power off")
-	n.log.Info("power off", "err", p.Err(), "stderr", stderr.String())
+	n.log.Info("power off")
+	if stderr.Len() > 0 {
+		n.log.Warn("qemu complained", "stderr", stderr.String())
+	}
 }
 
 // Off cuts the power: nothing in the server gets a say.
@@ -136,7 +138,6 @@ func (n *Node) Off() error {
 	defer n.mu.Unlock()
 	if n.on() {
 		n.machine.Kill()
-		n.monitor.conn.Close()
 	}
 	return nil
 }

@@ -72,19 +72,31 @@ func lock(name string) (*os.File, error) {
 	if err := os.MkdirAll(runRoot, 0o700); err != nil {
 		return nil, fmt.Errorf("rack: %w", err)
 	}
-	f, err := os.OpenFile(runDir(name)+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	path := runDir(name) + ".lock"
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("rack: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		who := "another hostler-rack"
-		if r, err := loadRun(name); err == nil && r.Supervisor.alive() {
-			who = fmt.Sprintf("process %d", r.Supervisor.PID)
-		}
-		return nil, fmt.Errorf("rack %s is already running (%s): end it with hostler-rack down --name %s, or choose another --name", name, who, name)
+		return nil, taken(name)
+	}
+	// The last holder removes the file: between our open and our lock another may
+	// have made and locked a new one.
+	var ours, named unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &ours) != nil || unix.Stat(path, &named) != nil || ours.Ino != named.Ino {
+		f.Close()
+		return nil, taken(name)
 	}
 	return f, nil
+}
+
+func taken(name string) error {
+	who := "another hostler-rack"
+	if r, err := loadRun(name); err == nil && r.Supervisor.alive() {
+		who = fmt.Sprintf("process %d", r.Supervisor.PID)
+	}
+	return fmt.Errorf("rack %s is already running (%s): end it with hostler-rack down --name %s, or choose another --name", name, who, name)
 }
 
 // sweep removes what a dead run left: the children on record, by pid and start
@@ -160,9 +172,7 @@ func Sweep(name string) error {
 	return sweep(name)
 }
 
-// unlock ends a hold and removes its file. A process that opened the file just
-// before locks an unlinked one; two would then build the same namespace, and
-// the second fails on its name: an error, no harm.
+// unlock ends a hold and removes its file.
 func unlock(l *os.File) {
 	os.Remove(l.Name())
 	l.Close()

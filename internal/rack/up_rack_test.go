@@ -141,19 +141,6 @@ func ipmi(t *testing.T, r *Rack, n *Node, words ...string) string {
 	return o.Stdout
 }
 
-// smbiosUUID is how SMBIOS and DHCP option 97 write a UUID: the first three
-// fields little-endian (SMBIOS 7.2.1).
-func smbiosUUID(s string) string {
-	h := strings.ReplaceAll(s, "-", "")
-	swap := func(s string) (out string) {
-		for ; s != ""; s = s[2:] {
-			out = s[:2] + out
-		}
-		return out
-	}
-	return swap(h[:8]) + swap(h[8:12]) + swap(h[12:16]) + h[16:]
-}
-
 func TestBothServersAskForTheNetworkAndShowTheirIdentity(t *testing.T) {
 	r := startRack(t)
 	a, b := r.Nodes[0], r.Nodes[1]
@@ -176,6 +163,9 @@ func TestBothServersAskForTheNetworkAndShowTheirIdentity(t *testing.T) {
 	}
 	if out := ipmi(t, r, b, "fru", "print"); !strings.Contains(out, b.Serial) {
 		t.Errorf("FRU without the serial:\n%s", out)
+	}
+	if out := ipmi(t, r, b, "lan", "print", "1"); !strings.Contains(out, b.BMCMAC) || !strings.Contains(out, b.BMC.String()) {
+		t.Errorf("the controller tells another address than its own:\n%s", out)
 	}
 	ipmi(t, r, b, "power", "off")
 	if out := ipmi(t, r, b, "power", "status"); !strings.Contains(out, "is off") || b.Power() {
@@ -369,6 +359,21 @@ func TestDoorsLeadIntoTheNamespace(t *testing.T) {
 	c.(*net.TCPConn).CloseWrite()
 	if b, err := io.ReadAll(c); err != nil || string(b) != "hello" {
 		t.Errorf("through the door: %q, %v", b, err)
+	}
+}
+
+// A tenant must not reach the controllers, though its server's gateway has their
+// addresses on another interface.
+func TestServersDoNotReachControllers(t *testing.T) {
+	r := startRack(t)
+	for to, reachable := range map[string]bool{ServerIP: true, r.Nodes[0].BMC.String(): false, bmcHostIP: false} {
+		o, err := r.Exec(t.Context(), nil, "ip", "route", "get", to, "from", r.Nodes[0].IP.String(), "iif", "br0")
+		if err != nil || (o.Code == 0) != reachable {
+			t.Errorf("a packet of a server to %s: %v, exit %d, %s%s", to, err, o.Code, o.Stdout, o.Stderr)
+		}
+	}
+	if o, err := r.Exec(t.Context(), nil, "ip", "route", "get", r.Nodes[0].BMC.String()); err != nil || o.Code != 0 {
+		t.Errorf("hostlerd's own way to a controller: %v, %+v", err, o)
 	}
 }
 
