@@ -73,7 +73,7 @@ func (w *world) restart() {
 	w.copy = inventory.NewCopy()
 	w.loop = &Loop{Copy: w.copy, Ledger: w.led, Performer: w, Now: w.clock, NewID: w.ulid, NewNonce: w.ulid, Log: slog.New(slog.DiscardHandler),
 		Rules: &Rules{Fence: "fake", Site: "test",
-			ChunkBase: func(string) string { return "http://x" }, TrustedKey: func(string) string { return "key" },
+			ChunkBase: func(inventory.NodeView, string) string { return "http://x" }, TrustedKey: func(string) string { return "key" },
 			Token: func(s, n string) string { return s + n }, Address: func(inventory.Spec) string { return "192.0.2.1" },
 			Sign: func(b inventory.CertificateBody) (inventory.Certificate, error) {
 				return ledger.SignCertificate(b, w.key)

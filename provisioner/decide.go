@@ -81,7 +81,7 @@ type Rules struct {
 	Readiness  time.Duration // after which a tenant system that did not answer is told so; 0: 30 min
 	Fence      string        // driver's name; none where there is none
 	Site       string
-	ChunkBase  func(image string) string                                      // where the agent fetches an image
+	ChunkBase  func(v inventory.NodeView, image string) string                // where the agent fetches an image
 	TrustedKey func(image string) string                                      // the key that signed it
 	Token      func(session, nonce string) (hash string)                      // hash of a session's token
 	Sign       func(inventory.CertificateBody) (inventory.Certificate, error) // certificates

@@ -206,7 +206,7 @@ func (d *Directory) plan(v inventory.NodeView) (httpboot.Plan, error) {
 	if err != nil {
 		return httpboot.Plan{}, fmt.Errorf("node %s: %v", v.Name(), err)
 	}
-	seg, ok := d.segment(v)
+	seg, ok := d.Segment(v)
 	if !ok {
 		return httpboot.Plan{}, fmt.Errorf("node %s is on segment %q, which is not declared", v.Name(), v.Spec.V.Segment)
 	}
@@ -224,8 +224,8 @@ func (d *Directory) plan(v inventory.NodeView) (httpboot.Plan, error) {
 	return p, nil
 }
 
-// segment is where a node boots: the one that it names, or the one that its address is in.
-func (d *Directory) segment(v inventory.NodeView) (dhcp.Segment, bool) {
+// Segment is where a node boots: the one that it names, or the one that its address is in.
+func (d *Directory) Segment(v inventory.NodeView) (dhcp.Segment, bool) {
 	ip, _ := netip.ParseAddr(v.Spec.V.IP) // an invalid one is in no subnet
 	for _, s := range d.Segments {
 		if s.Name == v.Spec.V.Segment || v.Spec.V.Segment == "" && s.Subnet.Contains(ip) {
@@ -261,7 +261,7 @@ func (d *Directory) Open(name string, client netip.Addr) (httpboot.File, bool) {
 
 // sessionInitrd is a cpio archive (newc) with one file: what the agent needs to redeem its token.
 func (d *Directory) sessionInitrd(v inventory.NodeView) ([]byte, error) {
-	seg, _ := d.segment(v)
+	seg, _ := d.Segment(v)
 	s := v.Session.V
 	text, err := json.Marshal(map[string]any{
 		"session": s.ID, "node": v.ID, "name": v.Name(), "token": d.Token(s.ID, s.Nonce),

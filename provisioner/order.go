@@ -24,10 +24,10 @@ func OrderFor(v inventory.NodeView, rules *Rules) inventory.Order {
 	case inventory.OrderSanitize:
 		o.Media = v.Facts.V.MediaEver
 	case inventory.OrderWrite:
-		o.Write = &inventory.WriteOrder{Image: v.Instance.V.Image, ChunkBase: rules.ChunkBase(v.Instance.V.Image), Medium: bootMedium(v),
+		o.Write = &inventory.WriteOrder{Image: v.Instance.V.Image, ChunkBase: rules.ChunkBase(v, v.Instance.V.Image), Medium: bootMedium(v),
 			TrustedKey: rules.TrustedKey(v.Instance.V.Image), Reboots: v.SKU.V.Handoff == "reboot"}
 	case inventory.OrderHandoff:
-		o.Handoff = &inventory.HandoffOrder{Image: v.Instance.V.Image, ChunkBase: rules.ChunkBase(v.Instance.V.Image), Medium: bootMedium(v),
+		o.Handoff = &inventory.HandoffOrder{Image: v.Instance.V.Image, ChunkBase: rules.ChunkBase(v, v.Instance.V.Image), Medium: bootMedium(v),
 			Instance: v.Instance.V.ID, Hostname: v.Instance.V.Hostname, Method: fallback(v.SKU.V.Handoff, "kexec"), Qualified: true,
 			TrustedKey: rules.TrustedKey(v.Instance.V.Image)}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/hostler-project/hostler/bmc"
@@ -69,7 +68,7 @@ func (h *Hands) Perform(ctx context.Context, v inventory.NodeView, a Act) Result
 
 // power reads the power state, or brings it through the states wanted, each confirmed.
 func (h *Hands) power(ctx context.Context, v inventory.NodeView, want ...bmc.Power) Result {
-	return h.with(ctx, v, len(want) > 0, func(c *bmc.Controller) Result {
+	return h.with(ctx, v, func(c *bmc.Controller) Result {
 		for _, p := range want {
 			if err := c.SetPower(ctx, p); err != nil {
 				return Result{Err: err}
@@ -89,7 +88,7 @@ func (h *Hands) power(ctx context.Context, v inventory.NodeView, want ...bmc.Pow
 // boot sets the boot device. One that the controller keeps for one boot only is told, not refused: the agent makes the
 // disk first in band as well.
 func (h *Hands) boot(ctx context.Context, v inventory.NodeView, dev bmc.Device, persistent bool) Result {
-	return h.with(ctx, v, true, func(c *bmc.Controller) Result {
+	return h.with(ctx, v, func(c *bmc.Controller) Result {
 		err := c.SetBootDevice(ctx, dev, persistent)
 		if d := (*bmc.Dropped)(nil); errors.As(err, &d) {
 			return Result{Note: d.Error()}
@@ -98,35 +97,20 @@ func (h *Hands) boot(ctx context.Context, v inventory.NodeView, dev bmc.Device, 
 	})
 }
 
-// with opens the node's controller, and before an act makes sure that it sits in this node: an address may have moved to
-// another machine (reliability.md F-36).
-func (h *Hands) with(ctx context.Context, v inventory.NodeView, acts bool, f func(*bmc.Controller) Result) Result {
+// with opens the node's controller. It refuses acts where the controller sits in another machine than the target names:
+// an address may have moved (reliability.md F-36).
+func (h *Hands) with(ctx context.Context, v inventory.NodeView, f func(*bmc.Controller) Result) Result {
 	t, err := h.Target(v)
 	if err != nil {
 		return Result{Err: err, Fatal: true}
 	}
 	var r Result
-	err = h.BMCs.With(ctx, t, func(c *bmc.Controller) error {
-		want := v.Spec.V.Serial
-		if want == "" {
-			want = v.Facts.V.Hardware.Serial
-		}
-		if acts && want != "" {
-			id, err := c.Identity(ctx)
-			if err != nil {
-				return err
-			}
-			if !strings.EqualFold(id.ProductSerial, want) && !strings.EqualFold(id.ChassisSerial, want) {
-				r.Fatal = true
-				return fmt.Errorf("the BMC at %s sits in machine %s, not in %s: its cable or address was swapped", t.Addr, fallback(id.ProductSerial, "without serial"), want)
-			}
-		}
+	r.Err = h.BMCs.With(ctx, t, func(c *bmc.Controller) error {
 		r = f(c)
 		return r.Err
 	})
-	r.Err = err
-	if e := (*bmc.Error)(nil); errors.As(err, &e) && e.Credentials {
-		r.Fatal = true
+	if e := (*bmc.Error)(nil); errors.As(r.Err, &e) {
+		r.Fatal = e.Credentials || !e.Temporary && !e.Unconfirmed
 	}
 	return r
 }
