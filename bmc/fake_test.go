@@ -1,6 +1,7 @@
 package bmc
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"sync"
@@ -32,6 +33,7 @@ type fake struct {
 	reads   int                                    // of the power state since the last order
 	orders  []bool                                 // power orders carried out
 	logins  int                                    // RAKP message 1 seen
+	rakp1   []byte                                 // the last of them
 	amend   func(*types.BootOptionParam_BootFlags) // what it makes of boot flags
 	send    func(pkt []byte) [][]byte              // what it sends instead of a datagram
 }
@@ -145,7 +147,8 @@ func (s *fakeSocket) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, addr, err := s.PacketConn.ReadFrom(b)
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
-	if n > atType && b[atType]&0x3f == byte(types.PayloadTypeRAKPMessage1) {
+	if n > atType && b[atType]&0x3f == byte(types.PayloadTypeRAKPMessage1) && !bytes.Equal(s.f.rakp1, b[:n]) {
+		s.f.rakp1 = bytes.Clone(b[:n]) // sent again, it is the same login
 		s.f.logins++
 	}
 	return n, addr, err

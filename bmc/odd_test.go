@@ -36,13 +36,19 @@ func TestPowerWithControllersThatLie(t *testing.T) {
 		{"still says on from its cache", &fake{on: true, cached: said(true)}, Off, []bool{false, false, false}, true},
 		{"already said off from its cache", &fake{on: true, cached: said(false)}, Off, []bool{false}, false},
 		{"flickers before it settles", &fake{on: true, flicker: 6}, Off, nil, false},
-		{"takes longer than we wait for an answer", &fake{delay: 300 * time.Millisecond}, On, nil, false},
+		{"takes longer than we wait for an answer", &fake{delay: time.Second}, On, nil, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			f := startFake(t, row.fake)
 			p := quick()
-			p.exchange, p.again, p.settle = 200*time.Millisecond, 200*time.Millisecond, time.Second
+			p.again = 50 * time.Millisecond
+			if row.fails {
+				p.settle = time.Second
+			}
+			if row.fake.delay > 0 {
+				p.exchange, p.resends = 250*time.Millisecond, 1
+			}
 			err := f.open(t, p).SetPower(t.Context(), row.want)
 			if row.fails {
 				if e := asError(t, err); !e.Unconfirmed || e.Temporary {
@@ -220,8 +226,8 @@ func TestLostAnswersAreAskedForAgain(t *testing.T) {
 		return [][]byte{p}
 	}
 	c := startFake(t, f).open(t, pace{
-		call: 5 * time.Second, exchange: 50 * time.Millisecond, resends: 2,
-		space: time.Millisecond, agree: 3, again: time.Second, acts: 3, settle: 5 * time.Second,
+		call: 5 * time.Second, exchange: 100 * time.Millisecond, resends: 4,
+		space: time.Millisecond, agree: 3, again: time.Second, acts: 3, settle: 20 * time.Second,
 	})
 	for _, want := range []Power{Off, On} {
 		if err := c.SetPower(t.Context(), want); err != nil {

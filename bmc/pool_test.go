@@ -79,17 +79,17 @@ func TestPoolDoesNotLetOneControllerDelayOthers(t *testing.T) {
 	defer silent.Close()
 	f := startFake(t, &fake{})
 	p := newPool(t)
+	p.patience.exchange, p.patience.resends = time.Second, 1
 	odd := Target{Addr: silent.LocalAddr().String(), User: simUser, Password: simPassword}
 	failed := make(chan error, 2)
 	for range 2 { // the second waits for the first, then hears of its failure
 		go func() { failed <- p.With(t.Context(), odd, look(t)) }()
 	}
-	begin := time.Now()
 	if err := p.With(t.Context(), f.target(), look(t)); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(begin); took > time.Second {
-		t.Errorf("the good controller had to wait %v for the odd one", took)
+	if len(failed) > 0 {
+		t.Error("the good controller had to wait for the odd one")
 	}
 	for range 2 {
 		if e := asError(t, <-failed); !e.Temporary {
@@ -97,9 +97,9 @@ func TestPoolDoesNotLetOneControllerDelayOthers(t *testing.T) {
 		}
 	}
 	// It is left alone for a while, which grows.
-	begin = time.Now()
+	begin := time.Now()
 	e := asError(t, p.With(t.Context(), odd, look(t)))
-	if took := time.Since(begin); took > 100*time.Millisecond {
+	if took := time.Since(begin); took > 500*time.Millisecond {
 		t.Errorf("the backoff waits (%v) instead of saying so", took)
 	}
 	if !e.Temporary || e.After <= 0 || e.After > backoffFirst {
@@ -227,19 +227,19 @@ func TestPoolEndsUnusedSessions(t *testing.T) {
 	t.Parallel()
 	f := startFake(t, &fake{})
 	p := newPool(t)
-	p.patience.idle = 150 * time.Millisecond
+	p.patience.idle = time.Second
 	for range 5 { // in use more often than that, it lasts
 		if err := p.With(t.Context(), f.target(), look(t)); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(40 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 	f.do(func() {
 		if f.logins != 1 {
 			t.Errorf("%d logins, want 1", f.logins)
 		}
 	})
-	for end := time.Now().Add(3 * time.Second); f.server.Sessions.Count() > 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); f.server.Sessions.Count() > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the unused session was not closed")
 		}

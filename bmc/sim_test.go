@@ -180,11 +180,12 @@ func (s *sim) open(p pace) *Controller {
 	return c
 }
 
-// quick is the pace of tests: the same proportions, less waiting.
+// quick is the pace of tests: less waiting where all is well, and patience
+// enough for a machine that is busy with other tests.
 func quick() pace {
 	return pace{
-		call: 3 * time.Second, exchange: 400 * time.Millisecond, resends: 2,
-		space: 30 * time.Millisecond, agree: 3, again: 300 * time.Millisecond, acts: 3, settle: 5 * time.Second, idle: time.Minute,
+		call: 10 * time.Second, exchange: 250 * time.Millisecond, resends: 5,
+		space: 30 * time.Millisecond, agree: 3, again: 2 * time.Second, acts: 3, settle: 20 * time.Second, idle: time.Minute,
 	}
 }
 
