@@ -16,7 +16,7 @@ type Query struct {
 	Segment     string           // name of the segment it is on
 	Type        Type             // what it asks
 	MAC         net.HardwareAddr // six bytes; from the chaddr field
-	UUID        string           // option 97 as 8-4-4-4-12, bytes in wire order; "" if absent or a vendor's dummy. See SameUUID.
+	UUID        string           // option 97 as SMBIOS, BMCs and dmidecode print it; "" if absent or a vendor's dummy. See SameUUID.
 	Arch        Arch             // option 93; meaningful if PXE or HTTP
 	UserClass   string           // option 77, printable part
 	VendorClass string           // option 60, printable part
@@ -57,9 +57,10 @@ var dummyUUIDs = map[string]bool{
 	"78563412-3412-7856-90ab-cddeefaabbcc": true,
 }
 
-// SameUUID says whether two UUIDs are equal in either byte order: SMBIOS
-// stores the first three fields little-endian, some firmware sends them so in
-// option 97, and iPXE turns them round.
+// SameUUID says whether two UUIDs are equal in either byte order. SMBIOS
+// stores the first three fields little-endian and OVMF and iPXE send them so
+// in option 97 (both seen here), which uuid undoes; RFC 4578 does not say, and
+// other firmware may have turned them round before.
 func SameUUID(a, b string) bool {
 	a, b = strings.ToLower(a), strings.ToLower(b)
 	return a != "" && (a == b || swapUUID(a) == b)
@@ -163,12 +164,12 @@ func (p *message) query(segment string) Query {
 }
 
 // uuid formats option 97: one type byte, 0, and sixteen bytes (RFC 4578
-// section 2.3).
+// section 2.3), the first three fields little-endian.
 func uuid(v []byte) string {
 	if len(v) != 17 || v[0] != 0 {
 		return ""
 	}
-	s := fmt.Sprintf("%x-%x-%x-%x-%x", v[1:5], v[5:7], v[7:9], v[9:11], v[11:17])
+	s := swapUUID(fmt.Sprintf("%x-%x-%x-%x-%x", v[1:5], v[5:7], v[7:9], v[9:11], v[11:17]))
 	if dummyUUIDs[s] {
 		return ""
 	}

@@ -287,7 +287,7 @@ func TestEnrol(t *testing.T) {
 			t.Errorf("a stranger got boot file %q %q", r.BootFileName, r.Options[67])
 		}
 	}
-	want := Query{Segment: "new", Type: Discover, MAC: mac(0xa1), UUID: "33221100-5544-7766-8899-aabbccddeeff", Arch: 7, VendorClass: "PXEClient:Arch:00007:UNDI:003000", PXE: true}
+	want := Query{Segment: "new", Type: Discover, MAC: mac(0xa1), UUID: "00112233-4455-6677-8899-aabbccddeeff", Arch: 7, VendorClass: "PXEClient:Arch:00007:UNDI:003000", PXE: true}
 	if diff := cmp.Diff(want, (*seen)[0], cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Error(diff)
 	}
@@ -303,7 +303,7 @@ func TestRivalIsReported(t *testing.T) {
 
 func TestUUID(t *testing.T) {
 	for wire, want := range map[string]string{
-		"0033221100554477668899aabbccddeeff": "33221100-5544-7766-8899-aabbccddeeff",
+		"0033221100554477668899aabbccddeeff": "00112233-4455-6677-8899-aabbccddeeff",
 		"0000000000000000000000000000000000": "", // board maker's dummy
 		"0003000200040005000006000700080009": "",
 		"0133221100554477668899aabbccddeeff": "", // unknown type
