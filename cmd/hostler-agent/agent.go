@@ -36,7 +36,7 @@ type agent struct {
 	clock   *clock
 	orders  map[string]orderFunc
 	self    self
-	digest  func() (string, error) // of this program; nil: not told
+	digest  func() (string, error) // of this program
 	pause   time.Duration          // between requests that bring nothing new; 0: a second
 
 	identity   *identity
@@ -146,7 +146,8 @@ func (a *agent) say(ctx context.Context, r inventory.Report, hold time.Duration)
 			if tries > 0 {
 				a.page.Doing("the server answers again after " + time.Since(begin).Round(time.Second).String())
 			}
-			if hold > 0 { // a server that does not hold back is not hammered
+			if news := next.Enter || next.Order != nil && next.Order.Kind != inventory.OrderIdle && next.Order.ID != r.Order; hold > 0 && !news {
+				// A server that does not hold back is not hammered.
 				sleep(ctx, a.every()-time.Since(begin))
 			}
 			return next, nil

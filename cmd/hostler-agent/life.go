@@ -85,14 +85,19 @@ func boot(ctx context.Context, page *page, log *slog.Logger, m kernel, off chan<
 	if err != nil {
 		log.Warn("no modules: only built-in drivers work", "err", err)
 	}
-	mods.LoadAll(log, "/sys/devices")
+	mods.LoadAll(log, "/sys")
+	if _, err := os.Stat("/sys/firmware/efi"); err == nil {
+		if err := mods.Load("efivarfs"); err != nil {
+			log.Warn("the firmware's variables cannot be seen", "err", err)
+		}
+	}
 	if err := mountAll(true); err != nil {
 		log.Warn("a file system is missing", "err", err)
 	}
 	watchPowerButton("/dev/input", log, off)
 
 	page.Doing("asking for an address")
-	net := &network{mac: words.mac, log: log, more: func() { mods.LoadAll(log, "/sys/devices") }}
+	net := &network{mac: words.mac, log: log, more: func() { mods.LoadAll(log, "/sys") }}
 	addr, err := net.Up(ctx)
 	if err != nil {
 		return err

@@ -4,8 +4,8 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -17,8 +17,8 @@ import (
 
 // firstModules are loaded before any device is looked at. virtio_rng is the very first: without entropy the first random
 // number waits for ever in an emulated machine, and that is the DHCP client's (rack.md, fact 4). The others belong to no
-// device that has a modalias when it is needed: the power button's key events, and the firmware's variables.
-var firstModules = []string{"virtio_pci", "virtio_rng", "button", "evdev", "efivarfs", "ipmi_devintf"}
+// device that has a modalias when it is needed: the power button, its key events, the BMC's device file.
+var firstModules = []string{"virtio_pci", "virtio_rng", "button", "evdev", "ipmi_devintf"}
 
 // modules resolves names and modaliases to files of one kernel, from the indexes that depmod wrote (modules.dep(5),
 // modules.alias), and loads them with what they depend on.
@@ -60,7 +60,7 @@ func readModules(dir string, insert func(string) error) (*modules, error) {
 	})
 }
 
-// LoadAll loads the first modules, then what drives the devices below sys, again and again while new drivers bring new
+// LoadAll loads the first modules, then what drives the devices that sysfs shows, again and again while new drivers bring new
 // devices to light. A module that cannot be loaded is logged; the machine may do without.
 func (m *modules) LoadAll(log *slog.Logger, sys string) {
 	for _, name := range firstModules {
@@ -68,7 +68,7 @@ func (m *modules) LoadAll(log *slog.Logger, sys string) {
 	}
 	for range 5 {
 		before := len(m.tried)
-		for _, a := range modaliases(sys) {
+		for _, a := range m.modaliases(sys) {
 			for _, name := range m.Match(a) {
 				m.log(log, m.Load(name))
 			}
@@ -127,23 +127,27 @@ func moduleName(file string) string {
 // slashless makes path.Match, whose * stops at a slash, match as fnmatch does without FNM_PATHNAME.
 func slashless(s string) string { return strings.ReplaceAll(s, "/", "\x01") }
 
-// modaliases are those of all devices below a folder of sysfs.
-func modaliases(sys string) []string {
-	var list []string
+// modaliases are those of the devices on buses that any of our modules has an alias for. Walking all of sysfs instead
+// costs seconds in an emulated machine.
+func (m *modules) modaliases(sys string) []string {
+	buses := map[string]bool{"platform": true, "pnp": true} // their devices carry aliases of other prefixes (acpi, dmi)
+	for b := range m.aliases {
+		buses[b] = true
+	}
 	seen := map[string]bool{}
-	// A device that goes away while we look is as good as absent.
-	_ = filepath.WalkDir(sys, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || d.Name() != "modalias" {
-			return nil
+	for _, bus := range slices.Sorted(maps.Keys(buses)) {
+		files, err := filepath.Glob(filepath.Join(sys, "bus", bus, "devices", "*", "modalias"))
+		if err != nil { // a prefix that is no name of a bus
+			continue
 		}
-		b, err := os.ReadFile(p)
-		if a := strings.TrimSpace(string(b)); err == nil && a != "" && !seen[a] {
-			seen[a] = true
-			list = append(list, a)
+		for _, f := range files {
+			b, err := os.ReadFile(f) // a device that went away meanwhile is as good as absent
+			if a := strings.TrimSpace(string(b)); err == nil && a != "" {
+				seen[a] = true
+			}
 		}
-		return nil
-	})
-	return list
+	}
+	return slices.Sorted(maps.Keys(seen))
 }
 
 // insertModule gives one file to the kernel, which unpacks .xz and .zst itself where it can.

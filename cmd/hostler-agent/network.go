@@ -151,6 +151,9 @@ func (n *network) renew(ctx context.Context, l netlink.Link, lease *nclient4.Lea
 		if err == nil {
 			err = apply(l, lease, fresh)
 		}
+		if ctx.Err() != nil {
+			return
+		}
 		if err != nil {
 			n.log.Warn("the address was not renewed, keeping it", "err", err)
 			continue

@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hostler-project/hostler/health/burnin"
@@ -64,14 +68,39 @@ func (a *agent) sanitize(ctx context.Context, o inventory.Order) (result, error)
 	if err != nil {
 		return result{}, err
 	}
-	proofs, err := sanitize.Erase(ctx, drives, o.Media, sanitize.Options{Progress: func(p sanitize.Progress) {
-		a.tell(inventory.Progress{What: p.Medium.Device + ": " + p.Phase, Done: p.Done, Total: p.Total, Unit: "bytes", LeftS: -1})
-	}})
+	go func() { _, _ = a.digest() }() // it takes a second on a slow machine, and the drives are slower
+	p := erasing{begin: time.Now(), of: map[string]sanitize.Progress{}}
+	proofs, err := sanitize.Erase(ctx, drives, o.Media, sanitize.Options{Progress: func(one sanitize.Progress) { a.tell(p.add(one)) }})
 	res := result{report: inventory.Report{Proofs: proofs}}
-	if a.digest != nil && err == nil {
-		res.report.Agent, err = a.digest()
+	digest, err2 := a.digest()
+	res.report.Agent = digest
+	return res, errors.Join(err, err2)
+}
+
+// erasing is how far all media are together.
+type erasing struct {
+	begin time.Time
+	of    map[string]sanitize.Progress // by the kernel's name
+}
+
+// add takes one medium's progress and gives that of all, in MiB read back.
+func (e *erasing) add(one sanitize.Progress) inventory.Progress {
+	e.of[one.Medium.Device] = one
+	p := inventory.Progress{Unit: "MiB", LeftS: -1}
+	phases := map[string]int{}
+	for _, m := range e.of {
+		p.Done, p.Total = p.Done+m.Done>>20, p.Total+m.Total>>20
+		phases[m.Phase]++
 	}
-	return res, err
+	var words []string
+	for _, phase := range slices.Sorted(maps.Keys(phases)) {
+		words = append(words, fmt.Sprintf("%s %d of %d media", phase, phases[phase], len(e.of)))
+	}
+	p.What = strings.Join(words, ", ")
+	if p.Done > 0 && phases["read back"] == len(e.of) {
+		p.LeftS = time.Since(e.begin).Seconds() * float64(p.Total-p.Done) / float64(p.Done)
+	}
+	return p
 }
 
 // test runs a burn-in profile on what this machine has now.

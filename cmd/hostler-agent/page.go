@@ -18,7 +18,7 @@ type page struct {
 
 	mu    sync.Mutex
 	doing string
-	what  string // of the newest progress line
+	whats map[string]bool // progress words shown since
 	shown time.Duration
 }
 
@@ -55,18 +55,21 @@ func (p *page) Doing(what string) {
 	if p.doing == what {
 		return
 	}
-	p.doing, p.what = what, ""
+	p.doing, p.whats = what, map[string]bool{}
 	p.line(what)
 }
 
-// Progress writes a line when the words change, and now and then while the numbers do.
+// Progress writes a line for new words, and now and then while the numbers change.
 func (p *page) Progress(pr inventory.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if pr.What == p.what && p.uptime()-p.shown < lineEvery {
+	if p.whats[pr.What] && p.uptime()-p.shown < lineEvery {
 		return
 	}
-	p.what = pr.What
+	if p.whats == nil {
+		p.whats = map[string]bool{}
+	}
+	p.whats[pr.What] = true
 	text := p.doing + ": " + pr.What
 	if pr.Total > 0 {
 		text += fmt.Sprintf(", %d %% (%d of %d %s)", 100*pr.Done/pr.Total, pr.Done, pr.Total, pr.Unit)

@@ -129,7 +129,7 @@ func testCPUs(ctx context.Context, r Runner, limit time.Duration) []inventory.Te
 	}
 	wg.Wait()
 
-	all := inventory.TestResult{Component: fmt.Sprintf("%d processors", len(cores)), Verdict: inventory.Pass,
+	all := inventory.TestResult{Component: "all processors", Verdict: inventory.Pass,
 		Seconds: time.Since(begin).Seconds(), Values: map[string]float64{"processors": float64(len(cores))}}
 	var results []inventory.TestResult
 	wrong, slowest := 0, 0.0

@@ -90,7 +90,7 @@ func testDisk(ctx context.Context, d Disk, most int64, limit time.Duration) inve
 	if most < chunk {
 		return doubt(inventory.Inconclusive, fmt.Errorf("it has %d bytes, too few for a scratch region (or memory is short)", dev.Size()))
 	}
-	if err := s.save(ctx, most, time.Now().Add(limit/6)); err != nil {
+	if err := s.save(ctx, most, time.Now().Add(limit/4)); err != nil {
 		return doubt(inventory.Fail, err)
 	}
 	err = s.exercise(ctx)

@@ -34,7 +34,7 @@ type span struct {
 	bytesRead  int64
 }
 
-// testMemory fills free memory with each word's own address for a third of its time, then reads everything while writing
+// testMemory fills free memory with each word's own address for half of its time, then reads everything while writing
 // the inverse, then reads the inverse. So the tested amount follows the machine's speed, and is far larger than its
 // caches where there is time.
 func testMemory(ctx context.Context, r Runner, limit time.Duration) []inventory.TestResult {
@@ -59,7 +59,7 @@ func testMemory(ctx context.Context, r Runner, limit time.Duration) []inventory.
 	}
 	defer each((*span).unmap)
 
-	each(func(s *span) { s.fill(ctx, most, begin.Add(limit/3)) })
+	each(func(s *span) { s.fill(ctx, most, begin.Add(limit/2)) })
 	r.settled(spans)
 	each(func(s *span) { s.check(ctx, 0, true) })
 	r.settled(spans)
