@@ -25,4 +25,5 @@ if [[ ! -s $piece ]]; then
 fi
 touch "$piece"
 cat "$base" "$piece" >"$out.$$"
+truncate -s %4 "$out.$$" # whoever adds an uncompressed archive behind it (a boot session's token) needs it aligned
 mv "$out.$$" "$out"
