@@ -41,9 +41,11 @@ func TestDaemonIsKilledAndStartedAgain(t *testing.T) {
 			d.Process().Kill()
 			continue
 		}
-		d.Process().Stop(5 * time.Second)
+		if err := r.Down(); err != nil { // stops it, in order
+			t.Error(err)
+		}
 		if err := d.Process().Err(); err == nil || !strings.Contains(err.Error(), "terminated") {
-			t.Errorf("Stop: ended with %v, want SIGTERM", err)
+			t.Errorf("Down: ended with %v, want SIGTERM", err)
 		}
 	}
 }

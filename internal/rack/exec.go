@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -48,7 +49,7 @@ type Daemon struct {
 	process *Process
 }
 
-// StartDaemon starts a daemon, or one that ended again.
+// StartDaemon starts a daemon, or one that ended again. Down stops it.
 func (r *Rack) StartDaemon(d *Daemon) error {
 	log, err := os.OpenFile(d.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -59,11 +60,18 @@ func (r *Rack) StartDaemon(d *Daemon) error {
 	cmd.Dir = r.Dir
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.Dir}, d.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
-	d.process, err = r.children.start(filepath.Base(d.Program), cmd)
-	if err == nil {
-		r.log.Info("daemon started", "program", d.Program, "pid", d.process.PID())
+	p, err := r.children.start(filepath.Base(d.Program), cmd)
+	if err != nil {
+		return err
 	}
-	return err
+	d.process = p
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Contains(r.daemons, d) {
+		r.daemons = append(r.daemons, d)
+	}
+	r.log.Info("daemon started", "program", d.Program, "pid", p.PID())
+	return nil
 }
 
 // Process is the running (or last) process of the daemon.

@@ -41,8 +41,9 @@ func TestTheFenceReallyCutsAndReconnects(t *testing.T) {
 	if m, err := e.discover(b, 15*time.Second); err == nil {
 		t.Errorf("isolated, and hostlerd hears %v", m)
 	}
-	if s := fence("attach", b.Serial, "i-1"); s != (PortState{Tenant, "i-1"}) || fence("observe", "b") != s {
-		t.Errorf("attached to an instance: %+v, then %+v", s, fence("observe", "b"))
+	// hostlerd's exec driver names a port by its server's MAC.
+	if s := fence("attach", b.MAC, "i-1"); s != (PortState{Tenant, "i-1"}) || fence("observe", b.MAC) != s {
+		t.Errorf("attached to an instance: %+v, then %+v", s, fence("observe", b.MAC))
 	}
 	e.empty()
 	ipmi(t, r, b, "power", "reset")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -136,7 +137,7 @@ type children struct {
 	save func([]procID) error
 
 	mu      sync.Mutex
-	running []procID
+	running []*Process
 }
 
 // start runs cmd in the namespace. The child dies with the supervisor, and a
@@ -152,19 +153,12 @@ func (c *children) start(what string, cmd *exec.Cmd) (*Process, error) {
 		id = procID{What: what, PID: cmd.Process.Pid}
 	}
 	p := &Process{id: id, cmd: cmd, done: make(chan struct{})}
-	saved := c.note(func() { c.running = append(c.running, id) })
+	saved := c.note(func() { c.running = append(c.running, p) })
 	go func() {
 		p.err = cmd.Wait()
 		// Not worth a word: the file then names a process that is gone, which a
 		// sweep finds out by its start time.
-		_ = c.note(func() {
-			for i := range c.running {
-				if c.running[i] == id {
-					c.running = append(c.running[:i], c.running[i+1:]...)
-					break
-				}
-			}
-		})
+		_ = c.note(func() { c.running = slices.DeleteFunc(c.running, func(x *Process) bool { return x == p }) })
 		close(p.done)
 	}()
 	if saved != nil {
@@ -174,11 +168,26 @@ func (c *children) start(what string, cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
+// note changes the list of what runs and writes it down.
 func (c *children) note(change func()) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	change()
-	return c.save(c.running)
+	var ids []procID
+	for _, p := range c.running {
+		ids = append(ids, p.id)
+	}
+	return c.save(ids)
+}
+
+// kill ends everything that still runs.
+func (c *children) kill() {
+	c.mu.Lock()
+	all := slices.Clone(c.running)
+	c.mu.Unlock()
+	for _, p := range all {
+		p.Kill()
+	}
 }
 
 // run runs a short command in the namespace to its end.

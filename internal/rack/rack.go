@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -33,6 +34,9 @@ type Rack struct {
 	ns       *namespace
 	children *children
 	closers  []func() error // undo steps, last first
+
+	mu      sync.Mutex
+	daemons []*Daemon
 }
 
 // Up builds a rack, all servers powered off. What a dead run of the same name
@@ -107,6 +111,7 @@ func (r *Rack) build(ctx context.Context, c Config) error {
 		now.Children = running
 		return now.save()
 	}}
+	r.onDown(func() error { r.children.kill(); return nil })
 
 	var all []Facts
 	for n := 1; n <= c.Nodes; n++ {
@@ -249,8 +254,19 @@ func (r *Rack) Node(word string) (*Node, error) {
 	return nil, fmt.Errorf("rack %s has no node %q: say a name, serial, MAC or UUID (hostler-rack status)", r.Name, word)
 }
 
-// Down ends everything and removes it; logs stay in Dir. It may be called again.
+// daemonGrace is what a daemon has to end by itself.
+const daemonGrace = 10 * time.Second
+
+// Down ends everything and removes it: daemons first, which may still have words
+// for their servers; logs stay in Dir. It may be called again.
 func (r *Rack) Down() error {
+	r.mu.Lock()
+	daemons := r.daemons
+	r.daemons = nil
+	r.mu.Unlock()
+	for _, d := range daemons {
+		d.Process().Stop(daemonGrace)
+	}
 	var errs []error
 	for len(r.closers) > 0 {
 		last := len(r.closers) - 1
