@@ -370,6 +370,11 @@ func TestConsoleCarriesBothWays(t *testing.T) {
 		}
 		seen.WriteByte(b)
 	}
+	// Only one can have it, and it is not taken away from whoever does.
+	_, err = c.Console(t.Context())
+	if e := asError(t, err); !e.Temporary || e.Credentials {
+		t.Errorf("a second console: got %+v, want temporary", e)
+	}
 	// Power can be ordered while the console is open.
 	if err := c.SetPower(t.Context(), On); err != nil {
 		t.Errorf("with an open console: %v", err)

@@ -23,9 +23,7 @@ const solPoll = 100 * time.Millisecond
 // returns then says which. A reader that stops reading stops the console.
 func (c *Controller) Console(ctx context.Context) (io.ReadWriteCloser, error) {
 	d := newDriver(c.target, c.pace, c.drv.logins, c.log)
-	var said *Error
-	open := context.WithValue(ctx, saidKey{}, &said)
-	err := d.call(open, "open console", func(ctx context.Context) error {
+	err := d.call(ctx, "open console", func(ctx context.Context) error {
 		// Encryption and authentication are asked for by hand: without them the
 		// console would travel in clear beside an encrypted session.
 		_, err := d.client.ActivatePayload(ctx, &transport.ActivatePayloadRequest{

@@ -148,8 +148,8 @@ func isType[E error](err error) bool {
 // unanswered tells whether err leaves open what the controller thinks of the
 // session: anything but a proper answer of its own.
 func unanswered(err error) bool {
-	if known, ok := errors.AsType[*Error](err); ok {
-		return known.Temporary
+	if isType[*Error](err) {
+		return false // ours, about an answer
 	}
 	if code, ok := types.IsResponseError(err); ok {
 		return code.CompletionCode() == types.CodeOK

@@ -121,7 +121,7 @@ func TestForgedAndBrokenDatagramsAreIgnored(t *testing.T) {
 	// "Off", outside any session, for all sequence numbers: go-ipmi alone believes it.
 	var forged [][]byte
 	for seq := range byte(64) {
-		msg := []byte{0x81, 0x01<<2 | 0, 0, 0x20, seq << 2, 0x01, 0x00, 0x20, 0, 0x40, 0, 0}
+		msg := []byte{0x81, 0x01 << 2, 0, 0x20, seq << 2, 0x01, 0x00, 0x20, 0, 0x40, 0, 0}
 		forged = append(forged, append([]byte{6, 0, 0xff, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, byte(len(msg))}, msg...))
 	}
 	for _, row := range []struct {
