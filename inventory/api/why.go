@@ -55,6 +55,11 @@ func (s *Server) why(ctx context.Context, in *nodeInput) (Why, error) {
 	if err != nil {
 		return Why{}, err
 	}
+	return s.Explain(v), nil
+}
+
+// Explain answers for one node; the dashboard shows the same.
+func (s *Server) Explain(v inventory.NodeView) Why {
 	st := v.State.V
 	row, known := lifecycle.Get(st.State)
 	w := Why{ID: v.ID, Name: v.Name(), State: st.State, Means: row.Means, Since: st.Since, Reason: st.Reason, Next: []Exit{},
@@ -92,7 +97,7 @@ func (s *Server) why(ctx context.Context, in *nodeInput) (Why, error) {
 			w.Deadline, w.Left = true, *l.Left
 		}
 	}
-	return w, nil
+	return w
 }
 
 // waits says what the node waits for as far as its record tells: a daemon that is down is seen by that.
