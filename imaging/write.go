@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"math/rand/v2"
 	"runtime"
 	"sync/atomic"
@@ -40,7 +39,7 @@ type Result struct {
 	Writing  time.Duration // fetching, checking, writing, flushing
 	Reading  time.Duration // reading back
 	Remarks  []string      // what was done another way than hoped, and why
-	key      maphash.Seed
+	key      uint64
 	sums     []uint64 // per chunk as written; 0 for zero chunks
 	last     uint64   // of the disk's last MiB
 	diskSize int64
@@ -53,7 +52,7 @@ func Write(ctx context.Context, m *Manifest, src Source, d disk.Device, o Option
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("imaging: write: %w", err)
 	}
-	w := &writer{m: m, src: src, d: d, o: o, r: &Result{Bytes: m.Size, key: maphash.MakeSeed(), sums: make([]uint64, len(m.Chunks)), diskSize: d.Size()}}
+	w := &writer{m: m, src: src, d: d, o: o, r: &Result{Bytes: m.Size, key: rand.Uint64(), sums: make([]uint64, len(m.Chunks)), diskSize: d.Size()}}
 	w.o.Tries, w.o.Patience, w.o.Attempt = max(o.Tries, 0), max(o.Patience, 0), max(o.Attempt, 0)
 	if w.o.Tries == 0 {
 		w.o.Tries = 5
@@ -303,7 +302,7 @@ func (w *writer) chunk(ctx context.Context, u *unpacker, i int, b, packed []byte
 	for _, p := range w.patches {
 		p.put(b, off)
 	}
-	w.r.sums[i] = maphash.Bytes(w.r.key, b)
+	w.r.sums[i] = disk.Sum(w.r.key, b)
 	if i == 0 {
 		copy(w.head, b)
 		b, off = b[headSize:], headSize
@@ -385,7 +384,7 @@ func (w *writer) readBack(ctx context.Context) error {
 	if _, err := w.d.ReadAt(last, w.d.Size()-headSize); err != nil {
 		return fmt.Errorf("imaging: read back %s: its last MiB: %w", w.d.Name(), err)
 	}
-	w.r.last = maphash.Bytes(w.r.key, last)
+	w.r.last = disk.Sum(w.r.key, last)
 	return nil
 }
 
@@ -402,7 +401,7 @@ func (r *Result) compare(d disk.Device, i int, b []byte, open bool, head []byte)
 		}
 		copy(b[:headSize], head)
 	}
-	if r.sums[i] == 0 && disk.IsZero(b) || r.sums[i] != 0 && r.sums[i] == maphash.Bytes(r.key, b) {
+	if r.sums[i] == 0 && disk.IsZero(b) || r.sums[i] != 0 && r.sums[i] == disk.Sum(r.key, b) {
 		return nil
 	}
 	return fmt.Errorf("imaging: read back %s: the %d bytes at %d are not what was written: replace the drive", d.Name(), len(b), off)
@@ -450,7 +449,7 @@ func (r *Result) CheckWarm(ctx context.Context, d disk.Device, n int) error {
 	if _, err := d.ReadAt(b[:headSize], d.Size()-headSize); err != nil {
 		return fmt.Errorf("imaging: check %s: its last MiB: %w", d.Name(), err)
 	}
-	if maphash.Bytes(r.key, b[:headSize]) != r.last {
+	if disk.Sum(r.key, b[:headSize]) != r.last {
 		return fmt.Errorf("imaging: check %s: its last MiB was changed", d.Name())
 	}
 	return eachChunk(ctx, 4, len(picks), func(ctx context.Context, next func() (int, bool)) error {

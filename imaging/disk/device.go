@@ -1,10 +1,12 @@
 package disk
 
 import (
-	"bytes"
 	"context"
+	"encoding/binary"
 	"io"
 	"unsafe"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // Align is the address and length alignment that direct I/O gets everywhere: the largest logical block in use.
@@ -37,17 +39,36 @@ func Buffer(n int) []byte {
 	return b[skip : skip+n : skip+n]
 }
 
-var zeros = make([]byte, 64<<10)
+// IsZero says whether all of b is zero. It is plain arithmetic on words: an emulated CPU does that four times as fast
+// as the vector instructions behind bytes.Equal, and a real one as fast as memory gives it.
+func IsZero(b []byte) bool { return isAll(b, 0) }
 
-// IsZero says whether all of b is zero.
-func IsZero(b []byte) bool {
-	for len(b) > len(zeros) {
-		if !bytes.Equal(b[:len(zeros)], zeros) {
+// IsOnes says whether all of b is 0xff.
+func IsOnes(b []byte) bool { return isAll(b, ^uint64(0)) }
+
+func isAll(b []byte, word uint64) bool {
+	le := binary.LittleEndian
+	for len(b) >= 32 {
+		if (le.Uint64(b)^word)|(le.Uint64(b[8:])^word)|(le.Uint64(b[16:])^word)|(le.Uint64(b[24:])^word) != 0 {
 			return false
 		}
-		b = b[len(zeros):]
+		b = b[32:]
 	}
-	return bytes.Equal(b, zeros[:len(b)])
+	for _, c := range b {
+		if c != byte(word) {
+			return false
+		}
+	}
+	return true
+}
+
+// Sum is a keyed hash for telling whether a device gives back what it was given: xxhash, which an emulated CPU computes
+// at 800 MB/s (maphash: 40, SHA-256: 10). It is no proof of content to anybody else.
+func Sum(key uint64, b []byte) uint64 {
+	var d xxhash.Digest
+	d.ResetWithSeed(key)
+	d.Write(b)
+	return d.Sum64()
 }
 
 // aligned says whether direct I/O can take b as it is.

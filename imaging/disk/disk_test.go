@@ -65,6 +65,22 @@ func TestAFileIsReadAndWrittenAtAnyOffset(t *testing.T) {
 	if IsZero(all) {
 		t.Error("IsZero overlooks the last byte")
 	}
+	for n := range 100 {
+		ones := bytes.Repeat([]byte{0xff}, n+1)
+		if !IsOnes(ones) || IsZero(ones) || !IsZero(make([]byte, n)) {
+			t.Errorf("%d bytes", n)
+		}
+		for k := range ones {
+			ones[k] = 0xfe
+			if IsOnes(ones) {
+				t.Errorf("IsOnes overlooks byte %d of %d", k, n+1)
+			}
+			ones[k] = 0xff
+		}
+	}
+	if Sum(1, all) == Sum(2, all) || Sum(1, all) != Sum(1, bytes.Clone(all)) {
+		t.Error("Sum is not a keyed hash")
+	}
 	if err := d.Zero(t.Context(), 100, 512); err == nil || !strings.Contains(err.Error(), "whole sectors") {
 		t.Errorf("crooked Zero: %v", err)
 	}

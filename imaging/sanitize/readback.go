@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"hash/maphash"
 	randv2 "math/rand/v2"
 	"sync"
 
@@ -28,7 +27,7 @@ type find struct {
 	n       namespace
 	markers []int64
 	prints  map[int64]uint64 // offset → keyed hash of a block that held data
-	key     maphash.Seed
+	key     uint64
 }
 
 // prepare takes fingerprints of data that is there, plants the markers, and reads them again: what cannot be written
@@ -47,7 +46,7 @@ func (e *eraser) prepare(ctx context.Context) []find {
 }
 
 func (e *eraser) mark(ctx context.Context, n namespace) (find, error) {
-	f := find{n: n, prints: map[int64]uint64{}, key: maphash.MakeSeed()}
+	f := find{n: n, prints: map[int64]uint64{}, key: randv2.Uint64()}
 	d, err := e.d.Open(n.ID)
 	if err != nil {
 		return f, err
@@ -61,8 +60,8 @@ func (e *eraser) mark(ctx context.Context, n namespace) (find, error) {
 		if err := ctx.Err(); err != nil {
 			return f, err
 		}
-		if _, err := d.ReadAt(b, off); err == nil && !disk.IsZero(b) && !isOnes(b) { // unreadable now: read again after
-			f.prints[off] = maphash.Bytes(f.key, b)
+		if _, err := d.ReadAt(b, off); err == nil && !disk.IsZero(b) && !disk.IsOnes(b) { // unreadable now: read again after
+			f.prints[off] = disk.Sum(f.key, b)
 		}
 	}
 	mark := disk.Buffer(n.LBA)
@@ -145,7 +144,7 @@ func (e *eraser) look(ctx context.Context, f find) (inventory.ReadBack, error) {
 	for off, was := range f.prints {
 		if _, err := d.ReadAt(b, off); err != nil {
 			r.Unreadable += printSize
-		} else if maphash.Bytes(f.key, b) == was {
+		} else if disk.Sum(f.key, b) == was {
 			r.Unchanged++
 		}
 	}
@@ -206,7 +205,7 @@ func (e *eraser) count(d Namespace, b []byte, off int64, lba int) (r inventory.R
 	switch {
 	case disk.IsZero(b):
 		r.Zero = r.Bytes
-	case isOnes(b):
+	case disk.IsOnes(b):
 		r.Ones = r.Bytes
 	default:
 		r.Found = bytes.Count(b, e.tag[:])
@@ -214,7 +213,7 @@ func (e *eraser) count(d Namespace, b []byte, off int64, lba int) (r inventory.R
 			switch p := b[at:min(at+printSize, len(b))]; {
 			case disk.IsZero(p):
 				r.Zero += int64(len(p))
-			case isOnes(p):
+			case disk.IsOnes(p):
 				r.Ones += int64(len(p))
 			default:
 				r.Other += int64(len(p))
@@ -222,16 +221,4 @@ func (e *eraser) count(d Namespace, b []byte, off int64, lba int) (r inventory.R
 		}
 	}
 	return r
-}
-
-var ones = bytes.Repeat([]byte{0xff}, printSize)
-
-func isOnes(b []byte) bool {
-	for len(b) > len(ones) {
-		if !bytes.Equal(b[:len(ones)], ones) {
-			return false
-		}
-		b = b[len(ones):]
-	}
-	return bytes.Equal(b, ones[:len(b)])
 }
