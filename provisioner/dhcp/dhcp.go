@@ -25,7 +25,8 @@ import (
 )
 
 // A Directory knows machines. The daemon backs it with its copy of the
-// inventory; both calls are made from the packet loop, so they read memory.
+// inventory. For machines that it knows it reads memory: it is asked in the
+// packet loop. Enrolling a stranger may write: that is done beside the loop.
 type Directory interface {
 	// Knows says whether the machine of q is ours. It never reserves anything.
 	Knows(q Query) bool

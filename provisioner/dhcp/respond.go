@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -31,6 +32,7 @@ type Dest struct {
 	Addr netip.AddrPort   // where to
 	MAC  net.HardwareAddr // if set, in a frame to this card on Wire: the client has no address yet, and answers no ARP
 	Wire string           // network card; "" means as routed
+	From netip.Addr       // our address on that segment
 }
 
 // Respond decides about one packet that came in on the card wire ("" for a
@@ -113,6 +115,25 @@ func (s *Server) admit(ctx context.Context, g *Segment, q Query, now time.Time) 
 	}
 	a.Boot = a.Boot && known // a stranger gets no boot file, whatever the Directory says
 	return a, Answered
+}
+
+// enrols says whether answering pkt would write to the inventory: a stranger's
+// packet on an enrol segment.
+func (s *Server) enrols(wire string, pkt []byte) (yes bool) {
+	if !slices.ContainsFunc(s.Segments, func(g Segment) bool { return g.Mode == Enrol && (g.Interface == wire || g.Interface == "") }) {
+		return false
+	}
+	defer func() {
+		if recover() != nil {
+			yes = false // Respond will meet it too, and tell
+		}
+	}()
+	p, what := parse(pkt)
+	if what != Answered {
+		return false
+	}
+	g := s.segmentOf(wire, p)
+	return g != nil && g.Mode == Enrol && !s.Directory.Knows(p.query(g.Name))
 }
 
 // decide is RFC 2131 section 4.3 for a server whose addresses are fixed.
@@ -235,15 +256,15 @@ func (g *Segment) dest(p *message, a Answer, kind dhcpv4.MessageType) Dest {
 	nak := kind == dhcpv4.MessageTypeNak
 	switch {
 	case p.relay.IsValid():
-		return Dest{Addr: netip.AddrPortFrom(p.relay, serverPort)}
+		return Dest{Addr: netip.AddrPortFrom(p.relay, serverPort), From: g.Address}
 	case g.Interface == "": // a renewal that was routed to us
-		return Dest{Addr: netip.AddrPortFrom(p.client, clientPort)}
+		return Dest{Addr: netip.AddrPortFrom(p.client, clientPort), From: g.Address}
 	case nak || p.IsBroadcast() && p.client != a.IP:
-		return Dest{Addr: netip.AddrPortFrom(broadcastIP, clientPort), MAC: broadcastMAC, Wire: g.Interface}
+		return Dest{Addr: netip.AddrPortFrom(broadcastIP, clientPort), From: g.Address, MAC: broadcastMAC, Wire: g.Interface}
 	case p.client == a.IP:
-		return Dest{Addr: netip.AddrPortFrom(a.IP, clientPort), Wire: g.Interface}
+		return Dest{Addr: netip.AddrPortFrom(a.IP, clientPort), From: g.Address, Wire: g.Interface}
 	}
-	return Dest{Addr: netip.AddrPortFrom(a.IP, clientPort), MAC: p.ClientHWAddr, Wire: g.Interface}
+	return Dest{Addr: netip.AddrPortFrom(a.IP, clientPort), From: g.Address, MAC: p.ClientHWAddr, Wire: g.Interface}
 }
 
 var (

@@ -199,10 +199,10 @@ func TestRespond(t *testing.T) {
 	shout := func(d *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 { d.SetBroadcast(); return d }
 	second, third, fourth := mac(2), mac(3), mac(4)
 
-	everybody := Dest{netip.MustParseAddrPort("255.255.255.255:68"), broadcastMAC, "br0"}
-	direct := Dest{netip.MustParseAddrPort("192.168.77.10:68"), macA, "br0"}
-	routed := Dest{netip.MustParseAddrPort("192.168.77.10:68"), nil, "br0"}
-	throughRelay := Dest{Addr: netip.MustParseAddrPort("10.9.0.1:67")}
+	everybody := Dest{netip.MustParseAddrPort("255.255.255.255:68"), broadcastMAC, "br0", ours}
+	direct := Dest{netip.MustParseAddrPort("192.168.77.10:68"), macA, "br0", ours}
+	routed := Dest{netip.MustParseAddrPort("192.168.77.10:68"), nil, "br0", ours}
+	throughRelay := Dest{Addr: netip.MustParseAddrPort("10.9.0.1:67"), From: ours}
 
 	tests := []struct {
 		name string
@@ -228,12 +228,12 @@ func TestRespond(t *testing.T) {
 		{"options for another's address", "br0", from("192.168.77.11", ask(macA, dhcpv4.MessageTypeInform)), Stranger, Dest{}, ""},
 		{"it declines", "br0", ask(macA, dhcpv4.MessageTypeDecline, asked("192.168.77.10"), server("192.168.77.1")), Noted, Dest{}, ""},
 		{"it releases", "br0", from("192.168.77.10", ask(macA, dhcpv4.MessageTypeRelease, server("192.168.77.1"))), Noted, Dest{}, ""},
-		{"a machine in use gets an address", "br0", ask(second, discover), Answered, Dest{netip.MustParseAddrPort("192.168.77.11:68"), second, "br0"}, "OFFER"},
+		{"a machine in use gets an address", "br0", ask(second, discover), Answered, Dest{netip.MustParseAddrPort("192.168.77.11:68"), second, "br0", ours}, "OFFER"},
 		{"the directory's address is not of this segment", "br0", ask(fourth, discover), NoAddress, Dest{}, ""},
 		{"a stranger on an authoritative segment", "br0", ask(macNew, discover), Stranger, Dest{}, ""},
 		{"a stranger's request", "br0", ask(macNew, request, asked("10.1.1.1")), Stranger, Dest{}, ""},
 		{"a stranger's decline", "br0", ask(macNew, dhcpv4.MessageTypeDecline, server("192.168.77.1")), Stranger, Dest{}, ""},
-		{"a stranger where strangers may enrol", "br1", ask(macNew, discover), Answered, Dest{netip.MustParseAddrPort("192.168.78.100:68"), macNew, "br1"}, "OFFER"},
+		{"a stranger where strangers may enrol", "br1", ask(macNew, discover), Answered, Dest{netip.MustParseAddrPort("192.168.78.100:68"), macNew, "br1", netip.MustParseAddr("192.168.78.1")}, "OFFER"},
 		{"an enrolling stranger that was offered nothing", "br1", ask(macNew, request, asked("192.168.78.7")), Stranger, Dest{}, ""},
 		{"anybody where we only look", "br3", ask(macNew, discover), OnlyObserve, Dest{}, ""},
 		{"a known machine where we only look", "br3", ask(macA, discover), OnlyObserve, Dest{}, ""},
@@ -241,7 +241,7 @@ func TestRespond(t *testing.T) {
 		{"through our relay", "br0", via("10.9.0.1", ask(third, discover, raw(82, "\x01\x04port\x02\x03sw1"))), Answered, throughRelay, "OFFER"},
 		{"through our relay, to the unbound socket", "", via("10.9.0.1", ask(third, request, asked("10.9.0.40"))), Answered, throughRelay, "ACK"},
 		{"a refusal goes through the relay too", "", via("10.9.0.1", ask(third, request, asked("10.9.0.41"))), Refused, throughRelay, "NAK"},
-		{"a renewal that was routed to us", "br0", from("10.9.0.40", ask(third, request)), Answered, Dest{Addr: netip.MustParseAddrPort("10.9.0.40:68")}, "ACK"},
+		{"a renewal that was routed to us", "br0", from("10.9.0.40", ask(third, request)), Answered, Dest{Addr: netip.MustParseAddrPort("10.9.0.40:68"), From: ours}, "ACK"},
 		{"through a relay that is not listed", "br0", via("10.66.0.1", ask(third, discover)), NoSegment, Dest{}, ""},
 		{"through a group address", "br0", via("224.0.0.1", ask(third, discover)), Malformed, Dest{}, ""},
 		{"a server's reply", "br0", ask(macA, dhcpv4.MessageTypeOffer), NotRequest, Dest{}, ""},
@@ -251,7 +251,7 @@ func TestRespond(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s, _, _ := site()
 			r, to := answerTo(t, s, tt.wire, tt.d, tt.want)
-			if diff := cmp.Diff(tt.to, to, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+			if diff := cmp.Diff(tt.to, to, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 				t.Error(diff)
 			}
 			if r == nil {

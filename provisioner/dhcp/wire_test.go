@@ -136,10 +136,13 @@ func (c *cable) give(prefix string) {
 func serve(t *testing.T, c *cable) *Server {
 	f := newFleet()
 	f.fixed[c.machine.String()] = Answer{Known: true, IP: netip.MustParseAddr("192.168.77.20"), Lease: time.Minute, Boot: true}
-	s := &Server{Directory: f, Segments: []Segment{
+	return run(t, &Server{Directory: f, Segments: []Segment{
 		{Name: "boot", Interface: "hostler0", Subnet: netip.MustParsePrefix("192.168.77.0/24"), Address: ours, Mode: Authoritative},
 		{Name: "far", Subnet: netip.MustParsePrefix("10.9.0.0/24"), Address: ours, Mode: Authoritative, Relays: []netip.Addr{relay1}},
-	}}
+	}})
+}
+
+func run(t *testing.T, s *Server) *Server {
 	l, err := s.Listen()
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -226,6 +229,43 @@ func exchange(t *testing.T, conn *net.UDPConn, d *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 
 	r, err := dhcpv4.FromBytes(buf[:n])
 	must(t, err)
 	return r
+}
+
+// stuck is a Directory whose store is away: enrolling hangs until the end.
+type stuck struct {
+	*fleet
+	entered chan struct{}
+}
+
+func (d stuck) Answer(ctx context.Context, q Query) Answer {
+	if !d.Knows(q) {
+		d.entered <- struct{}{}
+		<-ctx.Done()
+	}
+	return d.fleet.Answer(ctx, q)
+}
+
+// Strangers that cannot be written down do not keep known machines waiting.
+func TestWireEnrolIsBesideTheLoop(t *testing.T) {
+	c := newCable(t)
+	f := newFleet()
+	f.fixed[c.machine.String()] = Answer{Known: true, IP: netip.MustParseAddr("192.168.77.20"), Boot: true}
+	d := stuck{f, make(chan struct{}, 1000)}
+	s := run(t, &Server{Directory: d, Segments: []Segment{{Name: "new", Interface: "hostler0", Subnet: netip.MustParsePrefix("192.168.77.0/24"), Address: ours, Mode: Enrol}}})
+	conn := c.listen(t, 0)
+	for i := range 200 {
+		b := ask(net.HardwareAddr{2, 9, 9, 9, 9, byte(i)}, dhcpv4.MessageTypeDiscover).ToBytes()
+		_, err := conn.WriteTo(frame(c.machine, broadcastMAC, netip.MustParseAddrPort("0.0.0.0:68"), netip.MustParseAddrPort("255.255.255.255:67"), b), &mdlayher.Addr{HardwareAddr: broadcastMAC})
+		must(t, err)
+	}
+	<-d.entered
+	begin := time.Now()
+	if _, err := c.client(t).Request(t.Context()); err != nil || time.Since(begin) > time.Second {
+		t.Errorf("address after %v: %v, %+v", time.Since(begin), err, s.Counters())
+	}
+	if n := s.Counters().Outcomes["too-many"]; n < 130 {
+		t.Errorf("%d strangers turned away, want all that find no place", n)
+	}
 }
 
 // A relay hears back on its own address, with its own option.

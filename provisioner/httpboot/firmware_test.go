@@ -29,6 +29,14 @@ import (
 func TestMain(m *testing.M) {
 	const mark = "HOSTLER_HTTPBOOT_TEST_NETNS"
 	if os.Getenv(mark) != "" {
+		lo, err := netlink.LinkByName("lo")
+		if err == nil {
+			err = netlink.LinkSetUp(lo)
+		}
+		if err != nil {
+			os.Stderr.WriteString("httpboot: loopback in the new namespace: " + err.Error() + "\n")
+			os.Exit(1)
+		}
 		os.Exit(m.Run())
 	}
 	c := exec.Command("/proc/self/exe", os.Args[1:]...)
