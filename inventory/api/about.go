@@ -84,7 +84,9 @@ func LifecycleTable() Lifecycle {
 	return out
 }
 
-func (s *Server) lifecycle(context.Context, *struct{}) (Lifecycle, error) { return LifecycleTable(), nil }
+func (s *Server) lifecycle(context.Context, *struct{}) (Lifecycle, error) {
+	return LifecycleTable(), nil
+}
 
 // A CertificateInfo is a certificate in short.
 type CertificateInfo struct {

@@ -138,4 +138,3 @@ func TestLoginLinkWorksOnce(t *testing.T) {
 		t.Error("an ordinary token worked as a login link")
 	}
 }
-
