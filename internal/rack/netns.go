@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,14 +21,17 @@ const netnsDir = "/run/netns"
 // counts threads, not processes), so that a killed supervisor takes them along.
 type namespace struct {
 	name string
-	file *os.File // the namespace itself, for setns
 	work chan func()
+	quit chan struct{} // closed to end the thread
 	end  chan struct{} // closed when the thread is gone
+
+	mu   sync.Mutex
+	file *os.File // the namespace itself, for setns; nil once closed
 }
 
 // newNamespace makes the namespace and its mount under netnsDir.
 func newNamespace(name string) (*namespace, error) {
-	ns := &namespace{name: name, work: make(chan func()), end: make(chan struct{})}
+	ns := &namespace{name: name, work: make(chan func()), quit: make(chan struct{}), end: make(chan struct{})}
 	ready := make(chan error)
 	go func() {
 		// Never unlocked: the Go runtime ends the thread with the goroutine.
@@ -38,8 +42,13 @@ func newNamespace(name string) (*namespace, error) {
 		if err != nil {
 			return
 		}
-		for f := range ns.work {
-			f()
+		for {
+			select {
+			case f := <-ns.work:
+				f()
+			case <-ns.quit:
+				return
+			}
 		}
 	}()
 	if err := <-ready; err != nil {
@@ -85,8 +94,12 @@ func (ns *namespace) call(f func() error) error {
 	case ns.work <- func() { done <- f() }:
 		return <-done
 	case <-ns.end:
-		return fmt.Errorf("rack: network namespace %s is closed", ns.name)
+		return ns.closed()
 	}
+}
+
+func (ns *namespace) closed() error {
+	return fmt.Errorf("rack: network namespace %s is closed", ns.name)
 }
 
 // visit runs f on a thread of its own inside the namespace; f may block, and
@@ -95,13 +108,26 @@ func (ns *namespace) visit(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked, as above
-		if err := unix.Setns(int(ns.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("rack: enter network namespace %s: %w", ns.name, err)
+		if err := ns.enter(); err != nil {
+			done <- err
 			return
 		}
 		done <- f()
 	}()
 	return <-done
+}
+
+// enter moves the calling thread into the namespace.
+func (ns *namespace) enter() error {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	if ns.file == nil {
+		return ns.closed()
+	}
+	if err := unix.Setns(int(ns.file.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("rack: enter network namespace %s: %w", ns.name, err)
+	}
+	return nil
 }
 
 // dial connects from inside the namespace. The address is an IP literal: a name
@@ -128,9 +154,12 @@ func (ns *namespace) listen(addr string) (net.Listener, error) {
 // close ends the thread, and with it every child that still runs, and removes
 // the name. The kernel removes links and taps with the last user.
 func (ns *namespace) close() error {
-	close(ns.work)
+	close(ns.quit)
 	<-ns.end
+	ns.mu.Lock()
 	ns.file.Close()
+	ns.file = nil
+	ns.mu.Unlock()
 	return removeNamespace(ns.name)
 }
 
