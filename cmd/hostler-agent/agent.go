@@ -188,11 +188,17 @@ type finished struct {
 // perform does one order, with a heartbeat every second. The daemon can end it: by revoking the session, or by wanting
 // something else. The error is for a session that is over; what went wrong with the order is in the report.
 func (a *agent) perform(ctx context.Context, o inventory.Order) (*finished, error) {
-	a.page.Doing(o.Kind)
+	doing := words[o.Kind]
+	if doing == "" {
+		doing = o.Kind
+	}
+	a.page.Doing(doing)
 	begin := a.clock.Now().UTC()
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	a.tell(inventory.Progress{What: "beginning", LeftS: -1})
+	a.mu.Lock()
+	a.progress = &inventory.Progress{What: doing, LeftS: -1}
+	a.mu.Unlock()
 	done := make(chan struct{})
 	var res result
 	var fault error
@@ -213,7 +219,7 @@ func (a *agent) perform(ctx context.Context, o inventory.Order) (*finished, erro
 		r.Retry = errors.As(fault, &again)
 		a.log.Error("an order went wrong", "order", o.Kind, "err", fault)
 	} else {
-		a.page.Doing(fmt.Sprintf("%s: done in %.1f s", o.Kind, r.Finished.Sub(begin).Seconds()))
+		a.page.Doing(fmt.Sprintf("%s: done in %.1f s", doing, r.Finished.Sub(begin).Seconds()))
 	}
 	return &finished{report: r, enter: res.enter, after: res.after}, nil
 }

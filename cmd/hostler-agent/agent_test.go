@@ -132,7 +132,7 @@ func TestOrdersAreDoneAndReported(t *testing.T) {
 	if beats == 0 {
 		t.Error("no heartbeat told how far it is")
 	}
-	if text := out.String(); !strings.Contains(text, "test: half way, 50 % (1 of 2 halves)") || strings.Contains(text, testToken) {
+	if text := out.String(); !strings.Contains(text, "testing this machine: half way, 50 % (1 of 2 halves)") || strings.Contains(text, testToken) {
 		t.Errorf("console:\n%s", text)
 	}
 }

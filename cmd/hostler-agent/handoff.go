@@ -33,7 +33,7 @@ func (w *images) handoff(ctx context.Context, a *agent, o inventory.Order) (resu
 	if err := w.seed(ctx, a, o, dev, m); err != nil {
 		return result{}, err
 	}
-	said := w.statements(a, h, m)
+	said := w.statements(ctx, a, h, m)
 	if w.vars != nil {
 		if err := handoff.DiskFirst(w.vars, dev, m.Arch); err != nil {
 			return result{}, err // the tenant's own reboot would come back to us, whatever the way in
@@ -96,18 +96,25 @@ func none(b []byte) []byte {
 }
 
 // statements are what this agent and the order can vouch for.
-func (w *images) statements(a *agent, h *inventory.HandoffOrder, m *imaging.Manifest) handoff.Order {
+func (w *images) statements(ctx context.Context, a *agent, h *inventory.HandoffOrder, m *imaging.Manifest) handoff.Order {
+	// Where the BMC can be asked in band, its watchdog is. Where it cannot, nobody in this system can have armed it, and
+	// the qualification boot on this SKU would have been cut off by one that the firmware left running.
+	watchdog := true
+	if w.watchdog != nil {
+		if err := w.watchdog(ctx); err != nil {
+			a.log.Warn("the BMC's watchdog keeps this from being a kexec", "err", err)
+			watchdog = false
+		}
+	}
 	return handoff.Order{
 		Qualified:    h.Qualified,
 		HasKernel:    m.Kernel != nil,
 		MeasuredBoot: m.Measured,
 		// The daemon orders a hand-off only after it has set the BMC's boot device to disk and read it back (a UEFI
 		// machine's own order is set and read back here besides).
-		OverrideCleared: true,
-		DiskFirst:       true,
-		// Where the BMC can be asked in band, its watchdog is. Where it cannot, nobody in this system can have armed it,
-		// and the qualification boot on this SKU would have been cut off by one that the firmware left running.
-		WatchdogDisarmed: w.watchdog == nil || w.watchdog() == nil,
+		OverrideCleared:  true,
+		DiskFirst:        true,
+		WatchdogDisarmed: watchdog,
 		// enter wipes the key before it jumps, and the daemon closes the session.
 		KeysWiped: true,
 		// A machine with GPUs reboots until the GPU layer can reset them and read back.

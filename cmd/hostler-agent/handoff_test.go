@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -47,15 +48,14 @@ type store struct {
 	digest string
 	public string
 	mu     sync.Mutex
-	twist  string            // name below base whose bytes are changed
-	gets   map[string]int    // how often each kind was asked for
-	server *httptest.Server  //
-	files  map[string]string // name below base → file
+	twist  string         // chunk, blob, or the name of a file: its bytes are changed on the way
+	gets   map[string]int // how often each of these was asked for
 }
 
 const mib = 1 << 20
 
-func newStore(t *testing.T) *store {
+// newStore has an image of 12 MiB with that kernel and initrd ("" for none).
+func newStore(t *testing.T, kernel, initrd, cmdline string) *store {
 	t.Helper()
 	dir := t.TempDir()
 	const size = 12 * mib
@@ -70,7 +70,11 @@ func newStore(t *testing.T) *store {
 	copy(head, "\xeb\x63\x90boot code")
 	copy(raw, head)
 	copy(raw[tab.TailOffset():], tab.Tail())
-	put(t, dir, map[string]string{"raw": string(raw), "vmlinuz": "MZ the tenant's kernel"})
+	put(t, dir, map[string]string{"raw": string(raw)})
+	if kernel == "" {
+		kernel = dir + "/vmlinuz"
+		put(t, dir, map[string]string{"vmlinuz": "MZ the tenant's kernel"})
+	}
 	public, err := imaging.GenerateKey(dir + "/key")
 	if err != nil {
 		t.Fatal(err)
@@ -80,12 +84,12 @@ func newStore(t *testing.T) *store {
 		t.Fatal(err)
 	}
 	p, err := imaging.Pack(t.Context(), imaging.PackOptions{Disk: dir + "/raw", Out: dir + "/image", Name: "debian", BootModes: []string{"uefi", "bios"},
-		Kernel: dir + "/vmlinuz", Cmdline: "root=LABEL=root", Key: key})
+		Kernel: kernel, Initrd: initrd, Cmdline: cmdline, Key: key})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &store{digest: p.Digest, public: public.String(), gets: map[string]int{}}
-	s.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, ok := strings.CutPrefix(r.URL.Path, "/image/"+s.digest+"/")
 		kind, sum, _ := strings.Cut(name, "/")
 		s.mu.Lock()
@@ -106,8 +110,8 @@ func newStore(t *testing.T) *store {
 		}
 		_, _ = w.Write(b)
 	}))
-	t.Cleanup(s.server.Close)
-	s.base = s.server.URL + "/image/" + s.digest
+	t.Cleanup(server.Close)
+	s.base = server.URL + "/image/" + s.digest
 	return s
 }
 
@@ -132,7 +136,7 @@ func tenant(t *testing.T) (*images, *fakeKernel, string) {
 var drive0 = inventory.Medium{Slot: "0000:00:04.0", Device: "nvme0", Kind: inventory.MediumNVMe, Serial: "DRIVE-0"}
 
 func TestAnImageIsWrittenSeededAndEnteredOnlyWhenTold(t *testing.T) {
-	d, s := newDaemon(t, nil), newStore(t)
+	d, s := newDaemon(t, nil), newStore(t, "", "", "root=LABEL=root")
 	d.seed = inventory.SeedFiles{MetaData: []byte("instance-id: i-1\n"), UserData: []byte("#cloud-config\npassword: secret-of-the-tenant\n")}
 	write := inventory.Order{ID: "o1", Kind: inventory.OrderWrite, Write: &inventory.WriteOrder{Image: s.digest, ChunkBase: s.base, Medium: drive0, TrustedKey: s.public}}
 	again := write
@@ -199,12 +203,12 @@ func TestHandoffByReboot(t *testing.T) {
 			a.self.hardware.GPUs = make([]inventory.GPU, 1)
 		}, "gpu reset"},
 		"a watchdog": {func(_ *agent, w *images, _ *inventory.HandoffOrder, _ *store) {
-			w.watchdog = func() error { return errors.New("it runs") }
+			w.watchdog = func(context.Context) error { return errors.New("it runs") }
 		}, "watchdog"},
 		"changed kernel": {func(_ *agent, _ *images, _ *inventory.HandoffOrder, s *store) { s.twist = "blob" }, "load"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, s := newDaemon(t, nil), newStore(t)
+			d, s := newDaemon(t, nil), newStore(t, "", "", "root=LABEL=root")
 			d.seed = inventory.SeedFiles{MetaData: []byte("instance-id: i-1\n")}
 			hand := inventory.HandoffOrder{Image: s.digest, ChunkBase: s.base, Medium: drive0, Method: handoff.Kexec, Qualified: true, TrustedKey: s.public}
 			write := inventory.Order{ID: "o1", Kind: inventory.OrderWrite, Write: &inventory.WriteOrder{Image: s.digest, ChunkBase: s.base, Medium: drive0, TrustedKey: s.public}}
@@ -236,7 +240,7 @@ func TestHandoffByReboot(t *testing.T) {
 }
 
 func TestBadImagesAreRefused(t *testing.T) {
-	s := newStore(t)
+	s := newStore(t, "", "", "root=LABEL=root")
 	for name, c := range map[string]struct {
 		change func(s *store, w *inventory.WriteOrder)
 		want   string

@@ -47,22 +47,30 @@ func live() {
 	ended := make(chan error, 1)
 	go func() { ended <- boot(ctx, page, log, m, off) }()
 
-	var err error
-	select {
-	case <-off:
+	switchOff := func() error {
 		page.Doing("the power button was pressed: switching off")
 		stop()
 		select { // a test puts a drive's scratch region back before it ends
 		case <-ended:
 		case <-time.After(5 * time.Second):
 		}
-		err = m.PowerOff()
-	case err = <-ended:
+		return m.PowerOff()
 	}
-	page.Fatal(err, rebootAfter)
-	time.Sleep(rebootAfter)
+	var err error
+	select {
+	case <-off:
+		err = switchOff()
+	case err = <-ended:
+		close(ended)
+		page.Fatal(err, rebootAfter)
+		select {
+		case <-off:
+			err = switchOff()
+		case <-time.After(rebootAfter):
+		}
+	}
 	for {
-		page.Doing(fmt.Sprintf("restarting: %v", m.Restart()))
+		page.Doing(fmt.Sprintf("restarting (%v): %v", err, m.Restart()))
 		time.Sleep(rebootAfter)
 	}
 }
@@ -121,6 +129,9 @@ func boot(ctx context.Context, page *page, log *slog.Logger, m kernel, off chan<
 	tenant := &images{open: openMedium, host: handoff.Machine{}, kernel: handoff.Linux{}}
 	if hw.Firmware == "uefi" {
 		tenant.vars = handoff.Machine{}.Vars()
+	}
+	if hw.BMCInBand {
+		tenant.watchdog = func(ctx context.Context) error { return disarm(inBand(ctx, "/dev/ipmi0")) }
 	}
 	a.orders = a.table(tenant)
 	a.digest = sync.OnceValues(ownDigest)

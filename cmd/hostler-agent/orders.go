@@ -31,6 +31,17 @@ type retryable struct{ err error }
 func (r *retryable) Error() string { return r.err.Error() }
 func (r *retryable) Unwrap() error { return r.err }
 
+// words are what a person at the screen reads for each kind of order.
+var words = map[string]string{
+	inventory.OrderInspect:  "inspecting this machine",
+	inventory.OrderSanitize: "erasing all media",
+	inventory.OrderTest:     "testing this machine",
+	inventory.OrderWrite:    "writing the tenant's system",
+	inventory.OrderHandoff:  "handing over to the tenant",
+	inventory.OrderReboot:   "restarting, as ordered",
+	inventory.OrderPowerOff: "switching off, as ordered",
+}
+
 // table is what this agent can do.
 func (a *agent) table(images *images) map[string]orderFunc {
 	return map[string]orderFunc{
@@ -49,7 +60,11 @@ func (a *agent) table(images *images) map[string]orderFunc {
 }
 
 // inspect reads this machine. A part that could not be read makes the whole an error: a gap looks like a missing part.
-func (a *agent) inspect(context.Context, inventory.Order) (result, error) {
+func (a *agent) inspect(ctx context.Context, _ inventory.Order) (result, error) {
+	a.tell(inventory.Progress{What: "waiting for the drives", LeftS: -1})
+	if late := settled(ctx, "/sys", drivesIn, standing); len(late) > 0 {
+		a.log.Warn("NVMe controllers do not answer", "slots", late)
+	}
 	a.tell(inventory.Progress{What: "reading the hardware", LeftS: -1})
 	hw, err := hardware.Read("/")
 	if err != nil {
@@ -92,11 +107,11 @@ func (e *erasing) add(one sanitize.Progress) inventory.Progress {
 		p.Done, p.Total = p.Done+m.Done>>20, p.Total+m.Total>>20
 		phases[m.Phase]++
 	}
-	var words []string
+	var parts []string
 	for _, phase := range slices.Sorted(maps.Keys(phases)) {
-		words = append(words, fmt.Sprintf("%s %d of %d media", phase, phases[phase], len(e.of)))
+		parts = append(parts, fmt.Sprintf("%s %d of %d media", phase, phases[phase], len(e.of)))
 	}
-	p.What = strings.Join(words, ", ")
+	p.What = strings.Join(parts, ", ")
 	if p.Done > 0 && phases["read back"] == len(e.of) {
 		p.LeftS = time.Since(e.begin).Seconds() * float64(p.Total-p.Done) / float64(p.Done)
 	}

@@ -209,3 +209,64 @@ func TestVersionNeedsNoPID1(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestDrivesThatStartSlowlyAreWaitedFor(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, map[string]string{
+		"bus/pci/devices/0000:00:04.0/class":            "0x010802\n",
+		"bus/pci/devices/0000:00:04.0/nvme/nvme0/state": "live\n",
+		"bus/pci/devices/0000:00:05.0/class":            "0x010802\n",
+		"bus/pci/devices/0000:00:06.0/class":            "0x020000\n",
+	})
+	if got := settled(t.Context(), root, 100*time.Millisecond, 0); !slices.Equal(got, []string{"0000:00:05.0"}) {
+		t.Errorf("got %v", got)
+	}
+	go func() {
+		time.Sleep(100 * time.Millisecond)
+		put(t, root, map[string]string{"bus/pci/devices/0000:00:05.0/nvme/nvme1/state": "connecting\n"})
+		time.Sleep(100 * time.Millisecond)
+		put(t, root, map[string]string{"bus/pci/devices/0000:00:05.0/nvme/nvme1/state": "live\n"})
+	}()
+	begin := time.Now()
+	if got := settled(t.Context(), root, 10*time.Second, 0); len(got) != 0 || time.Since(begin) < 150*time.Millisecond {
+		t.Errorf("got %v after %v", got, time.Since(begin))
+	}
+	put(t, root, map[string]string{"class/scsi_host/host0/x": "", "block/sda": ""})
+	begin = time.Now()
+	if settled(t.Context(), root, 10*time.Second, 200*time.Millisecond); time.Since(begin) < 200*time.Millisecond {
+		t.Error("a SCSI host was not given time to look for its disks")
+	}
+}
+
+func TestTheWatchdogIsStoppedAndReadBack(t *testing.T) {
+	running, stopped := []byte{0x44, 0, 0, 0, 1, 0, 1, 0}, []byte{0x04, 0, 0, 0, 0, 0, 0, 0}
+	for name, c := range map[string]struct {
+		answers [][]byte // to one get after the other; nil: an error
+		sets    int
+		want    string
+	}{
+		"stands":         {[][]byte{stopped}, 0, ""},
+		"stopped":        {[][]byte{running, stopped}, 1, ""},
+		"runs on":        {[][]byte{running, running}, 1, "runs on"},
+		"no answer":      {[][]byte{nil}, 0, "ask the BMC"},
+		"a short answer": {[][]byte{{0}}, 0, "1 bytes"},
+	} {
+		sets, gets := 0, 0
+		err := disarm(func(netfn, cmd byte, data ...byte) ([]byte, error) {
+			if netfn != 6 || cmd == setWatchdog && (len(data) != 6 || data[1] != 0) {
+				t.Errorf("%s: sent %x %x %x", name, netfn, cmd, data)
+			}
+			if cmd == setWatchdog {
+				sets++
+				return nil, nil
+			}
+			if gets++; c.answers[gets-1] == nil {
+				return nil, unix.EIO
+			}
+			return c.answers[gets-1], nil
+		})
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) || sets != c.sets {
+			t.Errorf("%s: got %v after %d sets", name, err, sets)
+		}
+	}
+}

@@ -20,7 +20,7 @@ import (
 )
 
 // TestRealMachine boots the agent as PID 1 of the real service OS on an emulated machine with two NVMe drives, and has
-// it inspect, sanitize and test; then presses the power button.
+// it inspect, sanitize, test, write, and hand over by kexec; then presses the power button of the system it handed over to.
 func TestRealMachine(t *testing.T) {
 	dir := t.TempDir()
 	run := func(env []string, name string, args ...string) string {
@@ -135,6 +135,30 @@ func TestRealMachine(t *testing.T) {
 			t.Errorf("drive %d holds something: %v", i, err)
 		}
 	}
+
+	// The tenant's system is the service OS once more: it comes back to redeem, and has another key.
+	s := newStore(t, base+"/vmlinuz", dir+"/initrd", "console=ttyS0,115200 quiet hostler.mac=52:54:00:00:00:0a hostler.ca="+d.pin())
+	chunks := strings.Replace(s.base, "127.0.0.1", "10.0.2.2", 1)
+	d.seed = inventory.SeedFiles{MetaData: []byte("instance-id: i-1\n")}
+	d.change(func() {
+		d.orders = append(d.orders, inventory.Order{ID: "o4", Kind: inventory.OrderWrite,
+			Write: &inventory.WriteOrder{Image: s.digest, ChunkBase: chunks, Medium: hw.Media[0], TrustedKey: s.public}})
+	})
+	if w := stage(4, "write").Written; w.Serial != "DRIVE-0" || len(w.Fallbacks) != 0 {
+		t.Errorf("written %+v", w)
+	}
+	d.change(func() {
+		d.orders = append(d.orders, inventory.Order{ID: "o5", Kind: inventory.OrderHandoff,
+			Handoff: &inventory.HandoffOrder{Image: s.digest, ChunkBase: chunks, Medium: hw.Media[0], Method: "kexec", Qualified: true, TrustedKey: s.public}})
+	})
+	if h := stage(5, "hand-off").Handoff; h.Method != "kexec" {
+		t.Errorf("hand-off %+v", h)
+	}
+	d.change(func() { d.mayEnter = true })
+	entered := time.Now()
+	d.until("a boot by kexec", time.Minute, func() bool { return d.redeems == 2 })
+	t.Logf("kexec: %.1f s from the word to the next system's first message", time.Since(entered).Seconds())
+	time.Sleep(time.Second) // its redemption was refused: it stays for a minute and listens to the button
 
 	press(t, qmp)
 	select {

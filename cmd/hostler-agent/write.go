@@ -20,8 +20,8 @@ type images struct {
 	open     func(inventory.Medium) (sanitize.Namespace, string, error)
 	host     handoff.Host
 	kernel   handoff.Kernel
-	vars     handoff.Vars // nil: no UEFI
-	watchdog func() error // nil: the BMC cannot be asked from here
+	vars     handoff.Vars                // nil: no UEFI
+	watchdog func(context.Context) error // stops the BMC's; nil: the BMC cannot be asked from here
 
 	image  string // digest of what was written
 	medium string // key of where
