@@ -58,6 +58,14 @@ func (s *Server) why(ctx context.Context, in *nodeInput) (Why, error) {
 	return s.Explain(v), nil
 }
 
+// Handle is what to type, or to link to, for a node: its name, or its id where the name is not one plain word.
+func Handle(id, name string) string {
+	if idForm.MatchString(name) {
+		return name
+	}
+	return id
+}
+
 // Explain answers for one node; the dashboard shows the same.
 func (s *Server) Explain(v inventory.NodeView) Why {
 	st := v.State.V
@@ -76,7 +84,7 @@ func (s *Server) Explain(v inventory.NodeView) Why {
 			w.AtDeadline = e.To
 		}
 		if cmd := byHand[e.On]; cmd != "" && (v.Claim.Exists() || !strings.Contains(cmd, "{claim}")) {
-			w.Do = append(w.Do, strings.NewReplacer("{node}", v.Name(), "{claim}", v.Claim.V.Reservation).Replace(cmd))
+			w.Do = append(w.Do, strings.NewReplacer("{node}", Handle(v.ID, v.Name()), "{claim}", v.Claim.V.Reservation).Replace(cmd))
 		}
 	}
 	for _, a := range w.Alerts {
