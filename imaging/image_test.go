@@ -123,6 +123,7 @@ func sgdisk(t *testing.T, path string) {
 
 // From the author's raw disk to a seeded disk on the node, each end checked from outside.
 func TestAnImageGoesFromPackToDisk(t *testing.T) {
+	t.Parallel()
 	rawPath := rawDisk(t, testSize, someData)
 	f, pub := packed(t, rawPath)
 	lib := Library{Root: t.TempDir(), Trusted: []PublicKey{pub}}
@@ -229,6 +230,7 @@ func TestAReservedSeedPartitionIsUsed(t *testing.T) {
 }
 
 func TestAWarmDiskThatChangedIsNotHandedOver(t *testing.T) {
+	t.Parallel()
 	f, _ := packed(t, rawDisk(t, testSize, someData))
 	for name, off := range map[string]int64{"first MiB": 600_000, "last MiB": 64*mib - 700, "a chunk": 9*mib + 5, "a zero chunk": 5 * mib} {
 		t.Run(name, func(t *testing.T) {
@@ -248,6 +250,7 @@ func TestAWarmDiskThatChangedIsNotHandedOver(t *testing.T) {
 }
 
 func TestPackRefuses(t *testing.T) {
+	t.Parallel()
 	key, _ := testKey(t)
 	good := func(b []byte) { someData(b) }
 	for _, c := range []struct {

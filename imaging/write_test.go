@@ -21,7 +21,7 @@ import (
 )
 
 // quick gives up soon.
-var quick = Options{Tries: 3, Patience: 300 * time.Millisecond, Attempt: 200 * time.Millisecond}
+var quick = Options{Tries: 3, Patience: 300 * time.Millisecond, Attempt: 20 * time.Second}
 
 // serve serves an image over HTTP as hostlerd does; spoil may answer in its place.
 func serve(t testing.TB, f *Folder, spoil func(w http.ResponseWriter, r *http.Request, body []byte) bool) *HTTPSource {
@@ -56,6 +56,7 @@ func headIsZero(t testing.TB, d disk.Device) bool {
 
 // F-27: whatever the server does, either the disk is right or its first MiB is zero.
 func TestBadServers(t *testing.T) {
+	t.Parallel()
 	f, _ := packed(t, rawDisk(t, testSize, someData))
 	other, _ := packed(t, rawDisk(t, testSize, func(b []byte) { copy(b[5*mib:], "another valid image") }))
 	swapped, err := os.ReadFile(filepath.Join(other.Path, chunkFolder, other.Manifest.Chunks[1].SHA256+chunkExt))
@@ -130,7 +131,11 @@ func TestBadServers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			n.Store(0)
 			d := target(t, 64*mib)
-			r, err := Write(t.Context(), f.Manifest, serve(t, f, c.spoil), d, quick)
+			o := quick
+			if c.name == "slow loris once" {
+				o.Attempt, o.Patience = 300*time.Millisecond, 10*time.Second
+			}
+			r, err := Write(t.Context(), f.Manifest, serve(t, f, c.spoil), d, o)
 			if c.want != "" {
 				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("got %v, want %q", err, c.want)
@@ -155,11 +160,12 @@ func TestBadServers(t *testing.T) {
 
 // The daemon is killed in the middle and comes back: the write goes on where it was.
 func TestASourceThatDiesAndComesBack(t *testing.T) {
+	t.Parallel()
 	f, _ := packed(t, rawDisk(t, testSize, someData))
-	src := &flaky{f: f, dieAfter: 2, until: time.Now().Add(400 * time.Millisecond)}
+	src := &flaky{f: f, dieAfter: 2, away: 4}
 	d := target(t, 64*mib)
 	r, err := Write(t.Context(), f.Manifest, src, d, Options{Workers: 1})
-	if err != nil || r.Retries == 0 {
+	if err != nil || r.Retries != 4 {
 		t.Fatalf("%+v %v", r, err)
 	}
 	if src.given > len(f.Manifest.Digests()) {
@@ -168,16 +174,16 @@ func TestASourceThatDiesAndComesBack(t *testing.T) {
 }
 
 type flaky struct {
-	f               *Folder
-	mu              sync.Mutex
-	given, dieAfter int
-	until           time.Time
+	f                     *Folder
+	mu                    sync.Mutex
+	given, dieAfter, away int
 }
 
 func (s *flaky) Chunk(ctx context.Context, digest string, n int) (io.ReadCloser, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.given >= s.dieAfter && time.Now().Before(s.until) {
+	if s.given >= s.dieAfter && s.away > 0 {
+		s.away--
 		return nil, errors.New("connection refused")
 	}
 	s.given++
@@ -246,6 +252,7 @@ func newFaulty(t testing.TB, size int64) *faulty {
 // However many bytes reach the medium before the power goes, the disk does not boot: its first sector is zero, and
 // until everything else was read back, the whole first MiB is.
 func TestACutWriteNeverBoots(t *testing.T) {
+	t.Parallel()
 	f, _ := packed(t, rawDisk(t, testSize, someData))
 	whole := newFaulty(t, 64*mib)
 	if _, err := Write(t.Context(), f.Manifest, f, whole, Options{Workers: 1}); err != nil {
@@ -288,6 +295,7 @@ func TestACutWriteNeverBoots(t *testing.T) {
 }
 
 func TestABadMediumIsSeen(t *testing.T) {
+	t.Parallel()
 	f, _ := packed(t, rawDisk(t, testSize, someData))
 	for _, c := range []struct {
 		name, want string
@@ -315,6 +323,7 @@ func TestABadMediumIsSeen(t *testing.T) {
 }
 
 func TestADiskThatDoesNotFitIsNotTouched(t *testing.T) {
+	t.Parallel()
 	f, _ := packed(t, rawDisk(t, testSize, someData))
 	evil := *f.Manifest
 	evil.Chunks = append([]Chunk{{Zero: true}}, f.Manifest.Chunks[1:]...)

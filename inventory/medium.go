@@ -50,6 +50,9 @@ func (m Medium) Key() string {
 // String names the medium as a person at the rack would look for it.
 func (m Medium) String() string {
 	s := m.Device
+	if s == "" {
+		s = m.Kind + " drive"
+	}
 	if m.Model != "" {
 		s += " (" + m.Model + ")"
 	}

@@ -113,7 +113,7 @@ func checkPassed(t *testing.T, d *fakeDrive, p inventory.MediumProof) {
 		if r.Planted != 64 || r.Looked != 64 || r.Found != 0 || r.Bytes != int64(len(d.spaces[r.Namespace].b)) || r.Bytes != r.Zero+r.Ones+r.Other {
 			t.Errorf("read back %+v", r)
 		}
-		if r.Printed < 900 && p.Before == nil {
+		if r.Printed < 240 && p.Before == nil {
 			t.Errorf("only %d fingerprints of a full drive", r.Printed)
 		}
 	}
@@ -327,7 +327,7 @@ func TestOtherDisksAreOverwrittenAndNamedSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := proofs[0]
-	if p.Method != inventory.MethodClear || p.Technique != inventory.TechniqueOverwrite || p.Reads[0].Zero != 8*mib || p.Reads[0].Printed != 1024 {
+	if p.Method != inventory.MethodClear || p.Technique != inventory.TechniqueOverwrite || p.Reads[0].Zero != 8*mib || p.Reads[0].Printed != prints {
 		t.Errorf("proof %+v", p)
 	}
 	if !strings.Contains(strings.Join(p.NotDone, "\n"), "purge: no erase command") {

@@ -110,7 +110,7 @@ const (
 	share     = 10       // and one of so many steps between, at a random place in each group
 	readStep  = 4 << 20
 	markers   = 64
-	prints    = 1024
+	prints    = 256
 	printSize = 4096
 )
 
