@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -261,7 +262,7 @@ func TestBlockNumbersWrap(t *testing.T) {
 
 // Names that look like paths, writes and other modes get nothing.
 func TestRefusals(t *testing.T) {
-	asked := ""
+	var asked atomic.Pointer[string]
 	s := &Server{Files: spy{Map{"snponly.efi": loader}, &asked}}
 	at := start(t, s)
 	for name, want := range map[string]string{
@@ -273,11 +274,11 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%.20q: got %v, want %s", name, err, want)
 		}
 	}
-	if asked != "" {
-		t.Errorf("the map was asked for %q", asked)
+	if name := asked.Load(); name != nil {
+		t.Errorf("the map was asked for %q", *name)
 	}
-	if _, err := (&reader{}).get(t, at, "other.efi"); err == nil || asked != "other.efi" {
-		t.Errorf("got %v, asked %q", err, asked)
+	if _, err := (&reader{}).get(t, at, "other.efi"); err == nil || asked.Load() == nil || *asked.Load() != "other.efi" {
+		t.Errorf("got %v, or the map was not asked", err)
 	}
 	for _, tt := range []struct {
 		packet, want string
@@ -299,11 +300,11 @@ func TestRefusals(t *testing.T) {
 
 type spy struct {
 	Map
-	asked *string
+	asked *atomic.Pointer[string]
 }
 
 func (s spy) Open(name string, a netip.Addr) ([]byte, bool) {
-	*s.asked = name
+	s.asked.Store(&name)
 	return s.Map.Open(name, a)
 }
 
