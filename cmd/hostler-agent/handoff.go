@@ -43,7 +43,7 @@ func (w *images) handoff(ctx context.Context, a *agent, o inventory.Order) (resu
 	if h.Method == handoff.Reboot {
 		d = handoff.Decision{Method: handoff.Reboot, Findings: []handoff.Finding{{Name: "method", Reason: "the daemon ordered a reboot"}}}
 	}
-	if d.Method == handoff.Kexec {
+	if d.Method == handoff.Kexec && w.loaded != h.Image {
 		a.tell(inventory.Progress{What: "loading the tenant's kernel", LeftS: -1})
 		if err := w.load(ctx, m, src); err != nil {
 			if ctx.Err() != nil {
@@ -52,6 +52,12 @@ func (w *images) handoff(ctx context.Context, a *agent, o inventory.Order) (resu
 			// The disk is complete: there is another way, and the reason is told.
 			d.Method = handoff.Reboot
 			d.Findings = append(d.Findings, handoff.Finding{Name: "load", Reason: err.Error()})
+		}
+	}
+	if d.Method == handoff.Reboot {
+		w.loaded = ""
+		if err := w.kernel.Unload(); err != nil {
+			a.log.Warn("the tenant's kernel stays loaded, unused", "err", err)
 		}
 	}
 	res := result{report: inventory.Report{Handoff: &inventory.HandoffResult{Method: d.Method, Why: d.Reasons()}}}
@@ -126,14 +132,20 @@ func (w *images) statements(ctx context.Context, a *agent, h *inventory.HandoffO
 func (w *images) load(ctx context.Context, m *imaging.Manifest, src *imaging.HTTPSource) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	w.loaded = ""
 	kernel := blob(ctx, src, *m.Kernel)
 	defer kernel.Close()
-	if m.Initrd == nil {
-		return handoff.Load(w.kernel, kernel, nil, m.Cmdline)
+	var initrd io.Reader
+	if m.Initrd != nil {
+		r := blob(ctx, src, *m.Initrd)
+		defer r.Close()
+		initrd = r
 	}
-	initrd := blob(ctx, src, *m.Initrd)
-	defer initrd.Close()
-	return handoff.Load(w.kernel, kernel, initrd, m.Cmdline)
+	if err := handoff.Load(w.kernel, kernel, initrd, m.Cmdline); err != nil {
+		return err
+	}
+	w.loaded = src.Image
+	return nil
 }
 
 // blob reads one file of the image; its last read fails when the digest is another.

@@ -27,15 +27,17 @@ type fakeKernel struct {
 	kernel  []byte
 	cmdline string
 	entered chan bool
+	loads   int
 }
 
 func (k *fakeKernel) Load(kernel, _ *os.File, cmdline string) (err error) {
 	k.kernel, err = io.ReadAll(kernel)
 	k.cmdline = cmdline
+	k.loads++
 	return err
 }
 func (k *fakeKernel) Enter() error  { close(k.entered); return errors.New("this kernel is a fake") }
-func (k *fakeKernel) Unload() error { return nil }
+func (k *fakeKernel) Unload() error { k.kernel = nil; return nil }
 
 type fakeHost struct{ secure bool }
 
@@ -160,8 +162,8 @@ func TestAnImageIsWrittenSeededAndEnteredOnlyWhenTold(t *testing.T) {
 	if h == nil || h.Method != handoff.Kexec || len(h.Passed) != len(handoff.Checklist) || len(h.Why) != 0 {
 		t.Fatalf("hand-off %+v, %s", h, r[2].Error)
 	}
-	if string(k.kernel) != "MZ the tenant's kernel" || k.cmdline != "root=LABEL=root" || d.seeds != 1 {
-		t.Errorf("loaded %q %q, seeds %d", k.kernel, k.cmdline, d.seeds)
+	if string(k.kernel) != "MZ the tenant's kernel" || k.cmdline != "root=LABEL=root" || d.seeds != 1 || k.loads != 1 {
+		t.Errorf("loaded %q %q, seeds %d, loads %d", k.kernel, k.cmdline, d.seeds, k.loads)
 	}
 	raw, err := os.ReadFile(file)
 	if err != nil || !bytes.Contains(raw, []byte("secret-of-the-tenant")) || !bytes.Contains(raw, []byte("the tenant's system")) {
@@ -205,7 +207,7 @@ func TestHandoffByReboot(t *testing.T) {
 		"a watchdog": {func(_ *agent, w *images, _ *inventory.HandoffOrder, _ *store) {
 			w.watchdog = func(context.Context) error { return errors.New("it runs") }
 		}, "watchdog"},
-		"changed kernel": {func(_ *agent, _ *images, _ *inventory.HandoffOrder, s *store) { s.twist = "blob" }, "load"},
+		"changed kernel": {func(_ *agent, w *images, _ *inventory.HandoffOrder, s *store) { w.loaded, s.twist = "", "blob" }, "load"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, s := newDaemon(t, nil), newStore(t, "", "", "root=LABEL=root")
@@ -234,6 +236,9 @@ func TestHandoffByReboot(t *testing.T) {
 			case <-k.entered:
 				t.Error("it was a kexec")
 			default:
+			}
+			if k.kernel != nil {
+				t.Error("the kernel stays loaded")
 			}
 		})
 	}

@@ -26,6 +26,7 @@ type images struct {
 	image  string // digest of what was written
 	medium string // key of where
 	result *imaging.Result
+	loaded string // digest of the image whose kernel is loaded
 }
 
 // warmChunks is how many random chunks of a medium that should hold the image already are read again, beside its ends.
@@ -55,6 +56,13 @@ func (w *images) write(ctx context.Context, a *agent, o inventory.Order) (result
 		}
 		w.image, w.medium, w.result = o.Write.Image, o.Write.Medium.Key(), res
 		note = res.Remarks
+	}
+	if m.Kernel != nil && !o.Write.Reboots && w.loaded != o.Write.Image {
+		// Loaded now, so that a hand-off needs neither network nor hashing. That it will be entered is decided then.
+		a.tell(inventory.Progress{What: "loading the tenant's kernel", LeftS: -1})
+		if err := w.load(ctx, m, src); err != nil {
+			note = append(note, "its kernel is not loaded yet: "+err.Error())
+		}
 	}
 	return result{report: inventory.Report{Written: &inventory.Written{
 		Image: o.Write.Image, Serial: o.Write.Medium.Serial, Device: name,
