@@ -193,6 +193,10 @@ func (a *agent) perform(ctx context.Context, o inventory.Order) (*finished, erro
 		doing = o.Kind
 	}
 	a.page.Doing(doing)
+	// A claim raises the generation of a warm node and keeps its session; a generation never falls.
+	if o.Node == a.session.Node && o.Session == a.session.ID {
+		a.generation = max(a.generation, o.Generation)
+	}
 	begin := a.clock.Now().UTC()
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -276,7 +280,7 @@ func (a *agent) try(ctx context.Context, o inventory.Order) (res result, err err
 			err = fmt.Errorf("%s: a fault of the agent: %v (its console has the rest)", o.Kind, p)
 		}
 	}()
-	if o.Node != a.session.Node || o.Generation != a.generation || o.Session != a.session.ID {
+	if o.Node != a.session.Node || o.Generation < a.generation || o.Session != a.session.ID {
 		return res, fmt.Errorf("%s: the order is for node %s, generation %d, session %s; this is %s, %d, %s: refused",
 			o.Kind, o.Node, o.Generation, o.Session, a.session.Node, a.generation, a.session.ID)
 	}
