@@ -63,11 +63,11 @@ func (s *Server) listNodes(ctx context.Context, in *listNodesInput) (NodeList, e
 	}
 	found, unknown := s.pick(r, caller(ctx), sel)
 	out.Total, out.Unknown = len(found), unknown
-	slices.SortFunc(found, func(a, b inventory.Public) int { return natural(a.Name, b.Name) })
+	slices.SortFunc(found, func(a, b inventory.Public) int { return Natural(a.Name, b.Name) })
 	from := 0
 	if in.After != "" {
 		from, _ = slices.BinarySearchFunc(found, in.After, func(p inventory.Public, after string) int {
-			if natural(p.Name, after) <= 0 {
+			if Natural(p.Name, after) <= 0 {
 				return -1
 			}
 			return 1
@@ -173,11 +173,12 @@ type SessionInfo struct {
 	Reason     string    `json:"reason,omitempty"`
 }
 
-type nodeInput struct {
+// A NodeRef names the node that a call is about. (Exported, like ClaimRef: huma reads embedded structs only then.)
+type NodeRef struct {
 	Node string `path:"node" maxLength:"100" doc:"Name, id, serial, MAC or UUID."`
 }
 
-func (s *Server) showNode(ctx context.Context, in *nodeInput) (NodeDetail, error) {
+func (s *Server) showNode(ctx context.Context, in *NodeRef) (NodeDetail, error) {
 	v, err := s.node(ctx, in.Node)
 	if err != nil {
 		return NodeDetail{}, err
@@ -231,7 +232,7 @@ type HistoryList struct {
 }
 
 type historyInput struct {
-	nodeInput
+	NodeRef
 	Limit int   `query:"limit" minimum:"1" maximum:"1000" default:"200"`
 	After int64 `query:"after" minimum:"0" doc:"Only entries with a greater number."`
 }

@@ -138,8 +138,8 @@ func expand(pattern string) ([]string, error) {
 	return out, nil
 }
 
-// natural compares names as people count: gpu9 before gpu10.
-func natural(a, b string) int {
+// Natural compares names as people count: gpu9 before gpu10.
+func Natural(a, b string) int {
 	for a != "" && b != "" {
 		na, nb := digits(a), digits(b)
 		if na > 0 && nb > 0 {
