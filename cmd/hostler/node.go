@@ -233,6 +233,9 @@ func (a *app) nodeWish(verb, use, short string) *cobra.Command {
 	f.BoolVar(&yes, "yes", false, "do not ask, also for many nodes")
 	w.flags(f, "until each is answered")
 	c.RunE = a.ask(func(c *cobra.Command, cl *client.Client, args []string) error {
+		if verb == inventory.WishQuarantine && strings.TrimSpace(reason) == "" {
+			return fail(exitUsage, "--reason TEXT", "quarantine needs a reason: the next person will ask")
+		}
 		q := api.WishRequest{Verb: verb, Reason: reason}
 		if low == 2 {
 			q.Arg = args[0]
@@ -272,7 +275,6 @@ type wished struct {
 	Node  string         `json:"node"`
 	Wish  inventory.Wish `json:"wish,omitzero"`
 	Error string         `json:"error,omitempty"`
-	code  int
 }
 
 func (a *app) wishAll(c *cobra.Command, cl *client.Client, nodes []api.NodeRow, q api.WishRequest, w waiting) error {
@@ -305,9 +307,9 @@ func (a *app) wishAll(c *cobra.Command, cl *client.Client, nodes []api.NodeRow, 
 		for _, o := range out {
 			text := o.Error
 			if text == "" {
-				text = state(o.Wish)
+				text = strings.TrimSpace(q.Verb+" "+q.Arg) + " " + state(o.Wish)
 			}
-			a.print("%s: %s %s", o.Node, strings.TrimSpace(q.Verb+" "+q.Arg), text)
+			a.print("%s: %s", o.Node, text)
 		}
 	})
 	for _, e := range errs {

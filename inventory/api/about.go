@@ -120,7 +120,7 @@ type CertificateList struct {
 	Certificates []CertificateInfo `json:"certificates"`
 }
 
-func (s *Server) listCertificates(ctx context.Context, in *nodeInput) (CertificateList, error) {
+func (s *Server) listCertificates(ctx context.Context, in *NodeRef) (CertificateList, error) {
 	v, err := s.node(ctx, in.Node)
 	out := CertificateList{Node: v.ID, Certificates: []CertificateInfo{}}
 	if err != nil {
@@ -139,7 +139,7 @@ func (s *Server) listCertificates(ctx context.Context, in *nodeInput) (Certifica
 }
 
 type certificateInput struct {
-	nodeInput
+	NodeRef
 	Wipe int64 `path:"wipe" minimum:"0"`
 }
 
@@ -188,7 +188,7 @@ type BootPreview struct {
 	Text string `json:"text"`
 }
 
-func (s *Server) bootPreview(ctx context.Context, in *nodeInput) (BootPreview, error) {
+func (s *Server) bootPreview(ctx context.Context, in *NodeRef) (BootPreview, error) {
 	v, err := s.node(ctx, in.Node)
 	if err != nil {
 		return BootPreview{}, err

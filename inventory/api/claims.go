@@ -152,13 +152,14 @@ func (s *Server) confirmation(ctx context.Context, r inventory.Reader, tenant, r
 		SeedHash: hex.EncodeToString(sum[:]), Sealed: sealed, Actor: caller(ctx).Actor()}, nil
 }
 
-type claimRef struct {
+// A ClaimRef names the reservation that a call is about.
+type ClaimRef struct {
 	ID     string `path:"id" maxLength:"64" doc:"The reservation id."`
 	Tenant string `query:"tenant" maxLength:"64" doc:"Whose, where two tenants use the same id. Not for rental."`
 }
 
 // which tells whose reservation is meant. Rental asks for its own; an id that is another's is as unknown as any.
-func (s *Server) which(ctx context.Context, r inventory.Reader, ref claimRef) (tenant string, err error) {
+func (s *Server) which(ctx context.Context, r inventory.Reader, ref ClaimRef) (tenant string, err error) {
 	who := caller(ctx)
 	if !idForm.MatchString(ref.ID) {
 		return "", noClaim(ref.ID)
@@ -204,7 +205,7 @@ func noClaim(id string) error {
 }
 
 type confirmInput struct {
-	claimRef
+	ClaimRef
 	Body Confirmation
 }
 
@@ -213,7 +214,7 @@ func (s *Server) confirmClaim(ctx context.Context, in *confirmInput) (ClaimStatu
 	if err != nil {
 		return ClaimStatus{}, err
 	}
-	tenant, err := s.which(ctx, r, in.claimRef)
+	tenant, err := s.which(ctx, r, in.ClaimRef)
 	if err != nil {
 		return ClaimStatus{}, err
 	}
@@ -228,7 +229,7 @@ func (s *Server) confirmClaim(ctx context.Context, in *confirmInput) (ClaimStatu
 }
 
 type renewInput struct {
-	claimRef
+	ClaimRef
 	Body struct {
 		Hold inventory.Duration `json:"hold" doc:"From now on, such as 10m."`
 	}
@@ -239,7 +240,7 @@ func (s *Server) renewClaim(ctx context.Context, in *renewInput) (ClaimStatus, e
 	if err != nil {
 		return ClaimStatus{}, err
 	}
-	tenant, err := s.which(ctx, r, in.claimRef)
+	tenant, err := s.which(ctx, r, in.ClaimRef)
 	if err != nil {
 		return ClaimStatus{}, err
 	}
@@ -250,7 +251,7 @@ func (s *Server) renewClaim(ctx context.Context, in *renewInput) (ClaimStatus, e
 }
 
 type releaseInput struct {
-	claimRef
+	ClaimRef
 	Body struct {
 		Reason string `json:"reason,omitempty" maxLength:"500"`
 	}
@@ -261,7 +262,7 @@ func (s *Server) releaseClaim(ctx context.Context, in *releaseInput) (ClaimStatu
 	if err != nil {
 		return ClaimStatus{}, err
 	}
-	tenant, err := s.which(ctx, r, in.claimRef)
+	tenant, err := s.which(ctx, r, in.ClaimRef)
 	if err != nil {
 		return ClaimStatus{}, err
 	}
@@ -271,7 +272,7 @@ func (s *Server) releaseClaim(ctx context.Context, in *releaseInput) (ClaimStatu
 	return s.status(ctx, tenant, in.ID)
 }
 
-func (s *Server) showClaim(ctx context.Context, in *claimRef) (ClaimStatus, error) {
+func (s *Server) showClaim(ctx context.Context, in *ClaimRef) (ClaimStatus, error) {
 	r, err := s.read(ctx)
 	if err != nil {
 		return ClaimStatus{}, err

@@ -21,7 +21,7 @@ func TestEveryRouteHasARow(t *testing.T) {
 	}
 	var d struct {
 		Paths map[string]map[string]struct {
-			OperationID string `json:"operationId"`
+			Parameters []struct{ Name, In string }
 		} `json:"paths"`
 	}
 	if err := json.Unmarshal(doc, &d); err != nil {
@@ -29,8 +29,14 @@ func TestEveryRouteHasARow(t *testing.T) {
 	}
 	served := map[string]bool{}
 	for path, methods := range d.Paths {
-		for m := range methods {
+		for m, op := range methods {
 			served[strings.ToUpper(m)+" "+path] = true
+			for _, part := range strings.Split(path, "/") {
+				name := strings.Trim(part, "{}")
+				if name != part && !slices.ContainsFunc(op.Parameters, func(p struct{ Name, In string }) bool { return p.In == "path" && p.Name == name }) {
+					t.Errorf("%s %s: nobody reads {%s}", m, path, name)
+				}
+			}
 		}
 	}
 	names := map[string]bool{}

@@ -50,7 +50,7 @@ var byHand = map[lifecycle.Event]string{
 	lifecycle.Release:    "hostler claim release {claim}",
 }
 
-func (s *Server) why(ctx context.Context, in *nodeInput) (Why, error) {
+func (s *Server) why(ctx context.Context, in *NodeRef) (Why, error) {
 	v, err := s.node(ctx, in.Node)
 	if err != nil {
 		return Why{}, err

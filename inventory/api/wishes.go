@@ -42,7 +42,7 @@ type WishRequest struct {
 }
 
 type wishInput struct {
-	nodeInput
+	NodeRef
 	Body WishRequest
 }
 
@@ -102,7 +102,7 @@ type WishList struct {
 	Wishes []inventory.Wish `json:"wishes"`
 }
 
-func (s *Server) listWishes(ctx context.Context, in *nodeInput) (WishList, error) {
+func (s *Server) listWishes(ctx context.Context, in *NodeRef) (WishList, error) {
 	out := WishList{Wishes: []inventory.Wish{}}
 	v, err := s.node(ctx, in.Node)
 	if err != nil {
@@ -119,7 +119,7 @@ func (s *Server) listWishes(ctx context.Context, in *nodeInput) (WishList, error
 }
 
 type showWishInput struct {
-	nodeInput
+	NodeRef
 	Wish string `path:"wish" maxLength:"64"`
 }
 
@@ -149,7 +149,7 @@ type Approval struct {
 }
 
 type approveInput struct {
-	nodeInput
+	NodeRef
 	Body Approval
 }
 
