@@ -152,11 +152,11 @@ func (l *Ledger) nothingLeft(ctx context.Context, q ClaimRequest, taken string) 
 			continue
 		}
 		if q.Node != "" {
-			why := "not rentable"
+			why := cmp.Or(taken, "it is not on offer yet: hostlerd looks at it first")
 			if len(p.V.Reasons) > 0 {
 				why = p.V.Reasons[0]
 			}
-			return Refuse("hostler why "+p.V.Name, "node %s cannot be claimed: %s", p.V.Name, cmp.Or(why, taken))
+			return Refuse("hostler why "+p.V.Name, "node %s cannot be claimed: %s", p.V.Name, why)
 		}
 		total++
 		count[p.V.State]++
