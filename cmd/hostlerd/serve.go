@@ -225,6 +225,11 @@ func (d *daemon) directory() error {
 			d.dir.Loaders[f.Name()] = filepath.Join(d.cfg.Boot.Loaders, f.Name())
 		}
 	}
+	for _, f := range dhcp.Firmwares {
+		if d.dir.Loaders[f.Loader] == "" {
+			d.log.Warn("machines with this firmware cannot be booted: their loader is not there", "firmware", f.Means, "loader", filepath.Join(d.cfg.Boot.Loaders, f.Loader))
+		}
+	}
 	return nil
 }
 

@@ -17,10 +17,10 @@ type Firmware struct {
 // the registry exchanged them, and vendors ship either.
 var Firmwares = []Firmware{
 	{0, "BIOS", "undionly.kpxe", false},
-	{7, "UEFI x86-64", "snponly.efi", false},
-	{9, "UEFI x86-64", "snponly.efi", false},
+	{7, "UEFI x86-64", "snponly-x86_64.efi", false},
+	{9, "UEFI x86-64", "snponly-x86_64.efi", false},
 	{11, "UEFI arm64", "snponly-arm64.efi", false},
-	{16, "UEFI HTTP x86-64", "snponly.efi", true},
+	{16, "UEFI HTTP x86-64", "snponly-x86_64.efi", true},
 	{19, "UEFI HTTP arm64", "snponly-arm64.efi", true},
 }
 

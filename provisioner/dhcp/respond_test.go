@@ -126,8 +126,8 @@ func TestLoaderByFirmware(t *testing.T) {
 	ipxe := bootPart{script, script, "192.168.77.1", "192.168.77.1", "", true}
 	none := bootPart{Next: "192.168.77.1"}
 	want := map[string]bootPart{
-		"OVMF PXE": tftp("snponly.efi"), "UEFI arch 9": tftp("snponly.efi"), "arm64 PXE": tftp("snponly-arm64.efi"),
-		"BIOS ROM": tftp("undionly.kpxe"), "OVMF HTTP": http("snponly.efi"), "arm64 HTTP": http("snponly-arm64.efi"),
+		"OVMF PXE": tftp("snponly-x86_64.efi"), "UEFI arch 9": tftp("snponly-x86_64.efi"), "arm64 PXE": tftp("snponly-arm64.efi"),
+		"BIOS ROM": tftp("undionly.kpxe"), "OVMF HTTP": http("snponly-x86_64.efi"), "arm64 HTTP": http("snponly-arm64.efi"),
 		"iPXE BIOS": ipxe, "iPXE EFI": ipxe, "iPXE, RFC 3004": ipxe, "Linux": none, "IA32 UEFI": none,
 	}
 	for name, opts := range clients {

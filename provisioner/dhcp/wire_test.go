@@ -196,7 +196,7 @@ func TestWireDORA(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v (%+v)", name, err, s.Counters())
 		}
-		if ip := lease.ACK.YourIPAddr.String(); ip != "192.168.77.20" || lease.ACK.BootFileName != "snponly.efi" {
+		if ip := lease.ACK.YourIPAddr.String(); ip != "192.168.77.20" || lease.ACK.BootFileName != "snponly-x86_64.efi" {
 			t.Errorf("%s: got %s and %q", name, ip, lease.ACK.BootFileName)
 		}
 		t.Logf("%s: address after %v", name, time.Since(begin))

@@ -13,7 +13,7 @@ import (
 // Files is the map of names below /loader, /boot and /session.
 type Files interface {
 	// Open returns what this client gets under a name such as
-	// "loader/snponly.efi", "boot/service/vmlinuz" or
+	// "loader/snponly-x86_64.efi", "boot/service/vmlinuz" or
 	// "session/<32 hex digits>/session.cpio". The name has passed the grammar of
 	// paths; it is looked up, never joined to a folder.
 	Open(name string, client netip.Addr) (File, bool)

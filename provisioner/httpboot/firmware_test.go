@@ -136,8 +136,8 @@ func TestFirmware(t *testing.T) {
 	}{
 		{"BIOS, iPXE in ROM", false, bios, []string{"dhcp discover, ipxe true, arch 0", "http GET /ipxe?mac="}},
 		{"BIOS, solicitations unanswered", true, bios, []string{"dhcp discover, ipxe true, arch 0", "http GET /ipxe?mac="}},
-		{"UEFI PXE", false, uefi, []string{"dhcp discover, ipxe false, arch 7", "tftp snponly.efi", "dhcp discover, ipxe true, arch 7", "http GET /ipxe?mac="}},
-		{"UEFI HTTP", false, append(slices.Clone(uefi), httpOnly...), []string{"dhcp discover, ipxe false, arch 16", "http HEAD /loader/snponly.efi", "http GET /loader/snponly.efi", "dhcp discover, ipxe true, arch 7", "http GET /ipxe?mac="}},
+		{"UEFI PXE", false, uefi, []string{"dhcp discover, ipxe false, arch 7", "tftp snponly-x86_64.efi", "dhcp discover, ipxe true, arch 7", "http GET /ipxe?mac="}},
+		{"UEFI HTTP", false, append(slices.Clone(uefi), httpOnly...), []string{"dhcp discover, ipxe false, arch 16", "http HEAD /loader/snponly-x86_64.efi", "http GET /loader/snponly-x86_64.efi", "dhcp discover, ipxe true, arch 7", "http GET /ipxe?mac="}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tap(t)
@@ -191,17 +191,17 @@ func tap(t *testing.T) {
 
 // serveAll runs the three servers until the test ends.
 func serveAll(t *testing.T, s *story, noAdvert bool) {
-	const loader = "/usr/lib/ipxe/snponly.efi"
+	const loader = "/usr/lib/ipxe/snponly-x86_64.efi"
 	data, err := os.ReadFile(loader)
 	must(t, err)
 	us := netip.MustParseAddr("192.168.77.1")
 
 	d := &dhcp.Server{Directory: one{s}, Segments: []dhcp.Segment{{Name: "boot", Interface: "tap0", Subnet: netip.MustParsePrefix("192.168.77.0/24"), Address: us, Mode: dhcp.Authoritative, NoAdvert: noAdvert}}}
-	f := &tftp.Server{Address: netip.AddrPortFrom(us, 69), Files: loaders{tftp.Map{"snponly.efi": data}, s}}
+	f := &tftp.Server{Address: netip.AddrPortFrom(us, 69), Files: loaders{tftp.Map{"snponly-x86_64.efi": data}, s}}
 	at := netip.AddrPortFrom(us, 80)
 	wait := Plan{Kind: Wait, MAC: macA, Server: at, Retry: time.Second, Reason: Approval}
 	broken := Plan{Kind: Service, MAC: macA, Server: at, Kernel: "boot/gone", Initrds: []string{"boot/initrd.img"}, Args: []Arg{{"quiet", ""}}}
-	h := &Handler{Files: Map{"loader/snponly.efi": loader, "boot/initrd.img": loader}, Boot: &planner{plans: []Plan{wait, wait, broken, {Kind: Refuse, MAC: macA, Server: at, Reason: Retired}}}}
+	h := &Handler{Files: Map{"loader/snponly-x86_64.efi": loader, "boot/initrd.img": loader}, Boot: &planner{plans: []Plan{wait, wait, broken, {Kind: Refuse, MAC: macA, Server: at, Reason: Retired}}}}
 	web := NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.add("http " + r.Method + " " + r.RequestURI)
 		h.ServeHTTP(w, r)

@@ -71,7 +71,7 @@ func site(t testing.TB) (*Handler, *rack) {
 		t.Fatal(err)
 	}
 	b := &rack{
-		Map:   Map{"loader/snponly.efi": write("snponly.efi", "loader"), "boot/service/vmlinuz": write("vmlinuz", "0123456789"), "boot/gone": dir + "/gone", "boot/folder": dir},
+		Map:   Map{"loader/snponly-x86_64.efi": write("snponly-x86_64.efi", "loader"), "boot/service/vmlinuz": write("vmlinuz", "0123456789"), "boot/gone": dir + "/gone", "boot/folder": dir},
 		plans: map[string]Plan{"192.168.77.10": service()},
 	}
 	return &Handler{
@@ -114,8 +114,8 @@ func TestRequests(t *testing.T) {
 		status                     int
 		body                       string
 	}{
-		{"loader", other, "GET", "/loader/snponly.efi", nil, 200, "loader"},
-		{"loader, UEFI asks first", other, "HEAD", "/loader/snponly.efi", nil, 200, ""},
+		{"loader", other, "GET", "/loader/snponly-x86_64.efi", nil, 200, "loader"},
+		{"loader, UEFI asks first", other, "HEAD", "/loader/snponly-x86_64.efi", nil, 200, ""},
 		{"kernel", us, "GET", "/boot/service/vmlinuz", nil, 200, "0123456789"},
 		{"a range", us, "GET", "/boot/service/vmlinuz", []string{"Range", "bytes=2-4"}, 206, "234"},
 		{"a range outside", us, "GET", "/boot/service/vmlinuz", []string{"Range", "bytes=99-"}, 416, "invalid range: failed to overlap\n"},
@@ -134,7 +134,7 @@ func TestRequests(t *testing.T) {
 		{"too many names", us, "GET", "/loader/a/b", nil, 404, "not found\n"},
 		{"root", us, "GET", "/", nil, 404, "not found\n"},
 		{"elsewhere", us, "GET", "/metrics", nil, 404, "not found\n"},
-		{"a write", us, "POST", "/loader/snponly.efi", nil, 405, "only GET and HEAD\n"},
+		{"a write", us, "POST", "/loader/snponly-x86_64.efi", nil, 405, "only GET and HEAD\n"},
 		{"a stranger's script", other, "GET", "/ipxe", nil, 404, "not found\n"},
 		{"another's MAC", us, "GET", "/ipxe?mac=52:54:00:12:34:02", nil, 404, "not found\n"},
 		{"no MAC", us, "GET", "/ipxe?mac=hello", nil, 404, "not found\n"},
@@ -195,10 +195,10 @@ func TestTroubleMeansWait(t *testing.T) {
 
 // hostile is what F-26 lists, and more.
 var hostile = []string{
-	"/loader/../outside", "/loader/..%2foutside", "/%2e%2e/outside", "/loader/%2e%2e/outside", "//outside", "/loader//snponly.efi", "/./loader/snponly.efi",
-	"/loader/..\\outside", "/loader/..%5coutside", "/loader/snponly.efi%00", "/loader/%00", "/loader/snponly.efi/", "/loader/.hidden", "/loader/\u2024\u2024/x",
+	"/loader/../outside", "/loader/..%2foutside", "/%2e%2e/outside", "/loader/%2e%2e/outside", "//outside", "/loader//snponly-x86_64.efi", "/./loader/snponly-x86_64.efi",
+	"/loader/..\\outside", "/loader/..%5coutside", "/loader/snponly-x86_64.efi%00", "/loader/%00", "/loader/snponly-x86_64.efi/", "/loader/.hidden", "/loader/\u2024\u2024/x",
 	"/loader/%E2%80%A4", "/image/" + digest + "/../outside", "/image/" + digest + "/..%2foutside", "/image/" + digest + "//etc/passwd", "/image/../../etc/passwd",
-	"/session/" + strings.ToUpper(secret) + "/session.cpio", "/session/" + secret, "/loader/" + strings.Repeat("a", 64<<10), "/ipxe/", "/ipxe;x", "/LOADER/snponly.efi",
+	"/session/" + strings.ToUpper(secret) + "/session.cpio", "/session/" + secret, "/loader/" + strings.Repeat("a", 64<<10), "/ipxe/", "/ipxe;x", "/LOADER/snponly-x86_64.efi",
 	"/loader/sn%70only.efi",
 }
 
@@ -311,7 +311,7 @@ func TestServer(t *testing.T) {
 		return (&net.Dialer{}).DialContext(ctx, n, a)
 	}}}
 	defer c.CloseIdleConnections()
-	for _, path := range []string{"/ipxe", "/loader/snponly.efi", "/none"} {
+	for _, path := range []string{"/ipxe", "/loader/snponly-x86_64.efi", "/none"} {
 		r, err := c.Get("http://" + l.Addr().String() + path)
 		if err != nil {
 			t.Fatal(err)
@@ -340,7 +340,7 @@ func TestServer(t *testing.T) {
 func TestDHCPNamesOurPaths(t *testing.T) {
 	h, _ := site(t)
 	g := dhcp.Segment{Address: netip.MustParseAddr("192.168.77.1")}
-	for _, u := range []string{g.ScriptURL(macA.String()), g.LoaderURL("snponly.efi")} {
+	for _, u := range []string{g.ScriptURL(macA.String()), g.LoaderURL("snponly-x86_64.efi")} {
 		if w := ask(h, "192.168.77.10", "GET", strings.TrimPrefix(u, "http://192.168.77.1")); w.Code != 200 {
 			t.Errorf("%s: %d", u, w.Code)
 		}

@@ -18,7 +18,7 @@ type route struct {
 // routes is everything that can be asked for.
 var routes = []route{
 	{"ipxe", 1, true, (*Handler).script},     // /ipxe?mac=52:54:00:12:34:01
-	{"loader", 2, true, (*Handler).file},     // /loader/snponly.efi
+	{"loader", 2, true, (*Handler).file},     // /loader/snponly-x86_64.efi
 	{"boot", 2, false, (*Handler).file},      // /boot/service/vmlinuz
 	{"session", 3, true, (*Handler).session}, // /session/<32 hex digits>/session.cpio
 	{"image", 3, false, (*Handler).image},    // /image/<64 hex digits>/chunks/…

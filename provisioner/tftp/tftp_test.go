@@ -40,7 +40,7 @@ func noise(n int) []byte {
 // start serves on a loopback port until the test ends.
 func start(t *testing.T, s *Server) string {
 	if s.Files == nil {
-		s.Files = Map{"snponly.efi": loader, "empty": nil, "even": loader[:1024], "wrap": wrap}
+		s.Files = Map{"snponly-x86_64.efi": loader, "empty": nil, "even": loader[:1024], "wrap": wrap}
 	}
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -67,7 +67,7 @@ func TestForeignClient(t *testing.T) {
 	s := &Server{}
 	at := start(t, s)
 	for _, block := range []int{0, 512, 1400, 1468, 8192} {
-		for name, want := range map[string][]byte{"snponly.efi": loader, "empty": nil, "even": loader[:1024]} {
+		for name, want := range map[string][]byte{"snponly-x86_64.efi": loader, "empty": nil, "even": loader[:1024]} {
 			c, err := pin.NewClient(at)
 			if err != nil {
 				t.Fatal(err)
@@ -240,7 +240,7 @@ func TestBadNetwork(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.rand = rand.New(rand.NewPCG(1, 2))
-			got, err := c.get(t, at, "snponly.efi")
+			got, err := c.get(t, at, "snponly-x86_64.efi")
 			if err != nil || !bytes.Equal(got, loader) {
 				t.Errorf("%d of %d bytes, %v", len(got), len(loader), err)
 			}
@@ -263,7 +263,7 @@ func TestBlockNumbersWrap(t *testing.T) {
 // Names that look like paths, writes and other modes get nothing.
 func TestRefusals(t *testing.T) {
 	var asked atomic.Pointer[string]
-	s := &Server{Files: spy{Map{"snponly.efi": loader}, &asked}}
+	s := &Server{Files: spy{Map{"snponly-x86_64.efi": loader}, &asked}}
 	at := start(t, s)
 	for name, want := range map[string]string{
 		"../etc/passwd": "code 1: not found", "/etc/passwd": "code 1: not found", "..\\boot.ini": "code 1: not found",
@@ -283,9 +283,9 @@ func TestRefusals(t *testing.T) {
 	for _, tt := range []struct {
 		packet, want string
 	}{
-		{"\x00\x02up\x00octet\x00", "write-refused"}, {"\x00\x01snponly.efi\x00netascii\x00", "malformed"}, {"\x00\x01snponly.efi\x00", "malformed"},
-		{"\x00\x01snponly.efi", "malformed"}, {"\x00\x01a\x00octet", "malformed"}, {"\x00\x04\x00\x01", "malformed"}, {"\x00", "malformed"}, {"", "malformed"},
-		{"\x00\x01snponly.efi\x00evil\x00octet\x00", "malformed"},
+		{"\x00\x02up\x00octet\x00", "write-refused"}, {"\x00\x01snponly-x86_64.efi\x00netascii\x00", "malformed"}, {"\x00\x01snponly-x86_64.efi\x00", "malformed"},
+		{"\x00\x01snponly-x86_64.efi", "malformed"}, {"\x00\x01a\x00octet", "malformed"}, {"\x00\x04\x00\x01", "malformed"}, {"\x00", "malformed"}, {"", "malformed"},
+		{"\x00\x01snponly-x86_64.efi\x00evil\x00octet\x00", "malformed"},
 	} {
 		before := s.Counters().Outcomes[tt.want]
 		c, err := net.Dial("udp4", at)
@@ -320,7 +320,7 @@ func TestHalfOpen(t *testing.T) {
 		}
 		defer c.Close()
 		for range 2 { // the second is a duplicate, or finds no place again
-			c.WriteToUDPAddrPort([]byte("\x00\x01snponly.efi\x00octet\x00"), netip.MustParseAddrPort(at))
+			c.WriteToUDPAddrPort([]byte("\x00\x01snponly-x86_64.efi\x00octet\x00"), netip.MustParseAddrPort(at))
 		}
 	}
 	waitFor(t, func() bool { return s.Counters().Outcomes["busy"] == 14 })
@@ -340,7 +340,7 @@ func TestManyAtOnce(t *testing.T) {
 	for range 64 {
 		wg.Go(func() {
 			c := &reader{options: []string{"windowsize", "4", "blksize", "1468"}}
-			if got, err := c.get(t, at, "snponly.efi"); err != nil || !bytes.Equal(got, loader) {
+			if got, err := c.get(t, at, "snponly-x86_64.efi"); err != nil || !bytes.Equal(got, loader) {
 				t.Errorf("%d bytes, %v", len(got), err)
 			}
 		})
@@ -384,7 +384,7 @@ func (bad) Open(name string, _ netip.Addr) ([]byte, bool) {
 
 func FuzzRequest(f *testing.F) {
 	for _, s := range []string{
-		"\x00\x01snponly.efi\x00octet\x00", "\x00\x01snponly.efi\x00octet\x00tsize\x000\x00blksize\x001468\x00windowsize\x004\x00",
+		"\x00\x01snponly-x86_64.efi\x00octet\x00", "\x00\x01snponly-x86_64.efi\x00octet\x00tsize\x000\x00blksize\x001468\x00windowsize\x004\x00",
 		"\x00\x02up\x00octet\x00", "\x00\x01../x\x00OCTET\x00blksize\x00", "\x00\x01\x00\x00",
 	} {
 		f.Add([]byte(s))
