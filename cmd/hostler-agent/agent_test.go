@@ -137,6 +137,19 @@ func TestOrdersAreDoneAndReported(t *testing.T) {
 	}
 }
 
+// A claim raises the generation of a warm node: the agent follows, and never goes back.
+func TestTheGenerationRises(t *testing.T) {
+	d := newDaemon(t, nil)
+	d.orders = []inventory.Order{{ID: "o1", Kind: "inspect", Generation: 9}, {ID: "o2", Kind: "inspect", Generation: 8}}
+	var n atomic.Int32
+	a, _, _ := newAgent(t, d, map[string]orderFunc{"inspect": counting(&n)})
+	start(t, a)
+	d.until("two results", 5*time.Second, func() bool { return len(d.done) == 2 })
+	if r := results(d); r[0].Error != "" || r[0].Generation != 9 || !strings.Contains(r[1].Error, "generation 8") || r[1].Generation != 9 || n.Load() != 1 {
+		t.Errorf("done %d times: %+v", n.Load(), r)
+	}
+}
+
 // The answer to the first redemption is lost: the second try uses the same key, so the daemon takes it for the same agent.
 func TestALostRedemptionIsRepeatedWithTheSameKey(t *testing.T) {
 	d := newDaemon(t, nil)
