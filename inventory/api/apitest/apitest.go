@@ -85,6 +85,9 @@ func (s *Site) Close() {
 	<-s.ready
 }
 
+// Cut breaks every connection to the server; it goes on serving.
+func (s *Site) Cut() { s.http.CloseClientConnections() }
+
 // Token makes a token and returns its secret.
 func (s *Site) Token(t TB, role, tenant string) string {
 	secret, err := api.NewToken(s.ctx, s.Store, inventory.Token{Name: "test-" + role, Role: role, Tenant: tenant, Expires: time.Now().Add(time.Hour)})
