@@ -101,6 +101,12 @@ func results(d *fakeDaemon) []inventory.Report {
 	return d.done
 }
 
+func reports(d *fakeDaemon) []inventory.Report {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.reports
+}
+
 func TestOrdersAreDoneAndReported(t *testing.T) {
 	d := newDaemon(t, nil)
 	d.orders = []inventory.Order{{ID: "o1", Kind: "inspect"}, {ID: "o2", Kind: "test"}}
@@ -124,7 +130,7 @@ func TestOrdersAreDoneAndReported(t *testing.T) {
 		t.Errorf("second %+v", r[1])
 	}
 	beats := 0
-	for _, q := range d.reports {
+	for _, q := range reports(d) {
 		if q.Order == "o2" && !q.Done && q.Progress != nil && q.Progress.What == "half way" {
 			beats++
 		}
@@ -304,7 +310,7 @@ func TestTheDaemonMayWantSomethingElse(t *testing.T) {
 	d.change(func() { d.orders = []inventory.Order{{ID: "o2", Kind: "inspect"}} })
 	d.until("the other order", 5*time.Second, func() bool { return len(d.done) == 1 && d.done[0].Order == "o2" })
 	told := false
-	for _, q := range d.reports {
+	for _, q := range reports(d) {
 		told = told || q.Order == "o1" && q.Done && strings.Contains(q.Error, "the daemon wants order o2 (inspect) instead")
 	}
 	if !told {

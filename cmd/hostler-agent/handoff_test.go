@@ -170,7 +170,7 @@ func TestAnImageIsWrittenSeededAndEnteredOnlyWhenTold(t *testing.T) {
 		t.Errorf("the disk lacks image or seed: %v", err)
 	}
 	// It asks again and again, and stays.
-	seen := len(d.reports)
+	seen := len(reports(d))
 	d.change(func() {})
 	select {
 	case <-k.entered:
@@ -179,7 +179,7 @@ func TestAnImageIsWrittenSeededAndEnteredOnlyWhenTold(t *testing.T) {
 	}
 	d.change(func() { d.mayEnter = true })
 	<-k.entered
-	if err := <-ended; err == nil || len(d.reports) < seen {
+	if err := <-ended; err == nil || len(reports(d)) < seen {
 		t.Errorf("ended with %v", err)
 	}
 	if !bytes.Equal(a.identity.key, make([]byte, len(a.identity.key))) {
