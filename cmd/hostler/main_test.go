@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -61,7 +62,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"store": storeCmd, "handover": handoverCmd, "settle": settleCmd, "disk": diskCmd, "container": containerCmd,
-			"trust": trustCmd, "spoil": spoilCmd, "forge": forgeCmd, "unseen": unseenCmd,
+			"trust": trustCmd, "spoil": spoilCmd, "edit": editCmd, "forge": forgeCmd, "unseen": unseenCmd,
 		},
 	})
 }
@@ -169,6 +170,16 @@ func spoilCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(path, b, 0o600))
 }
 
+// edit FILE OLD NEW: replaces words in a file.
+func editCmd(ts *testscript.TestScript, _ bool, args []string) {
+	old := ts.ReadFile(args[0])
+	changed := strings.ReplaceAll(old, args[1], args[2])
+	if changed == old {
+		ts.Fatalf("%s has no %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(changed), 0o600))
+}
+
 // forge IN OUT: a certificate that says another wipe number under the same signature.
 func forgeCmd(ts *testscript.TestScript, _ bool, args []string) {
 	var c inventory.Certificate
@@ -272,6 +283,46 @@ func TestFiftyClaimsForOneNode(t *testing.T) {
 		if !strings.Contains(r, "gpu001 cannot be claimed") || !strings.Contains(r, "try: ") {
 			t.Errorf("a loser is not told why, or what to try: %q", r)
 		}
+	}
+}
+
+// Who waits goes on waiting while hostlerd is killed and started again.
+func TestWaitOutlivesTheDaemon(t *testing.T) {
+	s := apitest.Start(t)
+	defer s.Close()
+	id := s.Ready(t, "gpu001")
+	s.Image(t, strings.Repeat("a", 64), "debian-12", time.Now())
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte(s.Token(t, api.RoleAdmin, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"HOSTLER_URL": s.URL, "HOSTLER_TOKEN_FILE": token}
+	var out bytes.Buffer
+	says, tell := io.Pipe()
+	code := make(chan int, 1)
+	go func() {
+		code <- run(t.Context(), []string{"claim", "create", "--sku", apitest.SKU, "--image", "debian-12", "--wait", "--timeout", "30s"},
+			&app{in: strings.NewReader(""), out: &out, err: tell, getenv: func(k string) string { return env[k] }})
+		tell.Close()
+	}()
+	lines := bufio.NewScanner(says)
+	expect := func(want string) {
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), want) {
+				return
+			}
+		}
+		t.Fatalf("it never said %q", want)
+	}
+	expect("gpu001 provisioning: the image is being written")
+	s.Store.SetFault(func(memstore.Call) error { return inventory.ErrUnavailable })
+	expect("no answer yet")
+	s.Store.SetFault(nil)
+	expect("gpu001 provisioning")
+	s.HandOver(t, id)
+	expect("gpu001 in-use")
+	if c := <-code; c != exitOK || !strings.Contains(out.String(), "running debian-12, ready") {
+		t.Errorf("exit %d, %s", c, out.String())
 	}
 }
 

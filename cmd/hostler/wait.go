@@ -3,7 +3,9 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -37,13 +39,18 @@ func (w waiting) context(c *cobra.Command) (context.Context, context.CancelFunc)
 // look is the pause between two looks at what is waited for.
 const look = time.Second
 
-// poll calls f until it is done, fails, or the time is up. What f says is printed when it changes.
+// poll calls f until it is done, fails, or the time is up. What f says is printed when it changes. A daemon that does
+// not answer is waited for: it may have been started anew, and what was asked for goes on.
 func (a *app) poll(ctx context.Context, f func() (say string, done bool, err error)) error {
 	last := ""
 	for {
 		say, done, err := f()
 		if err != nil && ctx.Err() != nil {
-			return ctx.Err()
+			return fmt.Errorf("waited; last seen: %s: %w", last, ctx.Err())
+		}
+		var away *client.Error
+		if errors.As(err, &away) && (away.Status == 0 || away.Status >= http.StatusInternalServerError) {
+			say, done, err = "no answer yet: "+away.Detail, false, nil
 		}
 		if say != last && say != "" {
 			fmt.Fprintln(a.err, time.Now().Format("15:04:05"), say)
