@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -165,20 +166,53 @@ func (c *Copy) Rev() int64 {
 }
 
 // One reads a key of the copy.
-func (c *Copy) One(key string) KV {
+func (c *Copy) One(key string) (kv KV) {
+	c.Frozen(func(r Reader) { kv = r.One(key) })
+	return kv
+}
+
+// Under lists the keys directly below dir.
+func (c *Copy) Under(dir string) (kvs []KV) {
+	c.Frozen(func(r Reader) { kvs = r.Under(dir) })
+	return kvs
+}
+
+// Reach waits until the copy stands at a revision or a later one.
+func (c *Copy) Reach(ctx context.Context, rev int64) error {
+	batches, stop := c.Subscribe()
+	defer stop()
+	for c.Rev() < rev {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the copy of the inventory has not reached revision %d: %w", rev, ctx.Err())
+		case _, ok := <-batches:
+			if !ok {
+				return ErrUnavailable
+			}
+		}
+	}
+	return nil
+}
+
+// Frozen lets read see the copy as of one revision: a transaction that comes in meanwhile is seen whole or not at all.
+// read must not keep the Reader.
+func (c *Copy) Frozen(read func(Reader)) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if kv := c.dirs[dir(key)][key]; kv.Exists() {
+	read(frozen(c.dirs))
+}
+
+type frozen map[string]map[string]KV
+
+func (f frozen) One(key string) KV {
+	if kv := f[dir(key)][key]; kv.Exists() {
 		return kv
 	}
 	return KV{Key: key}
 }
 
-// Under lists the keys directly below dir.
-func (c *Copy) Under(d string) []KV {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(c.dirs[d]), func(a, b KV) int { return cmp.Compare(a.Key, b.Key) })
+func (f frozen) Under(d string) []KV {
+	return slices.SortedFunc(maps.Values(f[d]), func(a, b KV) int { return cmp.Compare(a.Key, b.Key) })
 }
 
 // Nodes lists the ids of all nodes.

@@ -10,7 +10,15 @@ import (
 
 // View collects one node with all that belongs to it. A record that cannot be read, or was written by a newer version,
 // is told in Broken: such a node is shown, and never written.
-func View(r Reader, id string) NodeView {
+func View(r Reader, id string) (v NodeView) {
+	if c, ok := r.(interface{ Frozen(func(Reader)) }); ok {
+		c.Frozen(func(r Reader) { v = view(r, id) })
+		return v
+	}
+	return view(r, id)
+}
+
+func view(r Reader, id string) NodeView {
 	v := NodeView{ID: id}
 	var errs []error
 	v.Spec = take[Spec](r, KeySpec(id), &errs)

@@ -146,6 +146,10 @@ func (s *Server) doRedeem(ctx context.Context, q inventory.Redeem) (inventory.Re
 		case burn != "":
 			return none, fmt.Errorf("%w: session burnt: %s", errDenied, burn)
 		}
+		// The agent's next message is judged by the copy: it must not meet one that does not know of this yet.
+		if err := s.Copy.Reach(ctx, res.Rev); err != nil {
+			return none, err
+		}
 		return inventory.Redeemed{Cert: sn.Cert, Node: node, Name: v.Name(), Generation: sn.Generation, Now: now}, nil
 	}
 	return none, errors.New("the session keeps changing")

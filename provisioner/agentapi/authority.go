@@ -20,8 +20,9 @@ import (
 	"time"
 )
 
-// CertLife is how long an agent's certificate lasts.
-const CertLife = 24 * time.Hour
+// CertLife is how long an agent's certificate lasts. It outlives any stay in the service OS, because what an agent may is
+// decided by its session's record at every message, and a record can be closed at once.
+const CertLife = 30 * 24 * time.Hour
 
 // An Authority signs agents' certificates, and derives the tokens of boot sessions from the same key, so that no token
 // is ever stored.
