@@ -42,7 +42,10 @@ func (l *Ledger) gate(v inventory.NodeView) ([]inventory.Cond, error) {
 	if !v.Facts.Exists() || len(v.Facts.V.Hardware.Media) == 0 {
 		return deny("no hardware facts")
 	}
-	if t := v.Test; !t.Exists() || t.V.Verdict != inventory.Pass || t.V.Wipe != st.Wipe || t.V.Generation != st.Generation {
+	// A node that was reserved and given back unused is ready again under a later generation: nothing was written to it,
+	// its wipe number says so. Every other way to ready is out of a test under the present generation.
+	current := v.Test.V.Generation == st.Generation || st.State == inventory.Ready && v.Test.V.Generation < st.Generation
+	if t := v.Test; !t.Exists() || t.V.Verdict != inventory.Pass || t.V.Wipe != st.Wipe || !current {
 		return deny("no passed test run of wipe %d, generation %d", st.Wipe, st.Generation)
 	}
 	return []inventory.Cond{v.Certificate.Unchanged(), v.Test.Unchanged(), v.Facts.Unchanged()}, nil
