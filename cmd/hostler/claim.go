@@ -197,7 +197,7 @@ func (a *app) claimEnd(c *cobra.Command, cl *client.Client, st api.ClaimStatus, 
 		ctx, cancel := w.context(c)
 		defer cancel()
 		err = a.poll(ctx, func() (string, bool, error) {
-			now, err := cl.ShowClaim(ctx, st.Reservation.ID)
+			now, err := cl.ShowClaim(ctx, whose(st))
 			if err != nil {
 				return "", false, err
 			}
@@ -280,3 +280,6 @@ func (a *app) claimShow() *cobra.Command {
 			return a.show(st, func() { a.claimText(st) })
 		})}
 }
+
+// whose names a reservation together with its tenant: ids are a tenant's own.
+func whose(st api.ClaimStatus) string { return st.Reservation.Tenant + "/" + st.Reservation.ID }

@@ -61,7 +61,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"store": storeCmd, "handover": handoverCmd, "settle": settleCmd, "disk": diskCmd, "container": containerCmd,
+			"store": storeCmd, "handover": handoverCmd, "settle": settleCmd, "offer": offerCmd, "disk": diskCmd, "container": containerCmd,
 			"trust": trustCmd, "spoil": spoilCmd, "edit": editCmd, "forge": forgeCmd, "unseen": unseenCmd,
 		},
 	})
@@ -98,6 +98,12 @@ func storeCmd(ts *testscript.TestScript, _ bool, args []string) {
 func handoverCmd(ts *testscript.TestScript, _ bool, args []string) {
 	s, t := theSite(ts)
 	s.HandOver(t, nodeID(s, t, args[0]))
+}
+
+// offer NODE: hostlerd finds that it can be rented.
+func offerCmd(ts *testscript.TestScript, _ bool, args []string) {
+	s, t := theSite(ts)
+	s.Offer(t, nodeID(s, t, args[0]))
 }
 
 // settle NODE: the tenant's notice and the fence are over.
@@ -323,6 +329,46 @@ func TestWaitOutlivesTheDaemon(t *testing.T) {
 	expect("gpu001 in-use")
 	if c := <-code; c != exitOK || !strings.Contains(out.String(), "running debian-12, ready") {
 		t.Errorf("exit %d, %s", c, out.String())
+	}
+}
+
+// Exit codes are for scripts: 0 ok, 1 failed, 2 usage, 3 refused, 4 timeout.
+func TestExitCodes(t *testing.T) {
+	s := apitest.Start(t)
+	defer s.Close()
+	s.Ready(t, "gpu001")
+	dir := t.TempDir()
+	tokens := map[string]string{"admin": s.Token(t, api.RoleAdmin, ""), "rental": s.Token(t, api.RoleRental, "acme"), "wrong": strings.Repeat("A", 43)}
+	for name, secret := range tokens {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(secret), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		token, args string
+		want        int
+	}{
+		{"admin", "node ls", exitOK},
+		{"admin", "node show nobody", exitFailed},
+		{"admin", "node ls gpu001 nobody", exitFailed},
+		{"wrong", "node ls", exitFailed},
+		{"admin", "node", exitOK},
+		{"admin", "nood", exitUsage},
+		{"admin", "node ls --nope", exitUsage},
+		{"admin", "node ls a[", exitUsage},
+		{"admin", "claim create", exitUsage},
+		{"admin", "node power up gpu001", exitUsage},
+		{"rental", "node quarantine gpu001 --reason x", exitRefused},
+		{"admin", "node return gpu001", exitRefused},
+		{"admin", "claim create --sku none", exitRefused},
+		{"admin", "node power off gpu001 --wait --timeout 100ms", exitTimeout},
+	} {
+		var out, errs bytes.Buffer
+		env := map[string]string{"HOSTLER_URL": s.URL, "HOSTLER_TOKEN_FILE": filepath.Join(dir, c.token)}
+		got := run(t.Context(), strings.Fields(c.args), &app{in: strings.NewReader(""), out: &out, err: &errs, getenv: func(k string) string { return env[k] }})
+		if got != c.want || got != exitOK && !strings.Contains(errs.String(), "try: ") {
+			t.Errorf("hostler %s: %d, not %d, or nothing to try: %s", c.args, got, c.want, &errs)
+		}
 	}
 }
 

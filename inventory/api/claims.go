@@ -192,7 +192,7 @@ func (s *Server) which(ctx context.Context, r inventory.Reader, ref ClaimRef) (t
 		}
 	}
 	if len(live) > 1 {
-		return "", ledger.Refuse("--tenant NAME", "%d tenants have a reservation %s", len(live), ref.ID)
+		return "", ledger.Refuse("name it TENANT/RESERVATION", "%d tenants have a reservation %s", len(live), ref.ID)
 	}
 	for t := range live {
 		return t, nil

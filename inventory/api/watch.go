@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -144,6 +145,9 @@ func (e *events) follow(ctx context.Context, live <-chan inventory.Batch, from i
 		case b, ok := <-live:
 			if !ok {
 				return // too slow: the client comes back with its last id
+			}
+			if slices.ContainsFunc(b.Events, func(ev inventory.Event) bool { return ev.KV.Key == inventory.KeyEra }) {
+				return // another life of the store: ids mean something else now, the client has to list again
 			}
 			if b.Rev > from {
 				e.batch(b, from)

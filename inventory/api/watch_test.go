@@ -169,6 +169,30 @@ func TestWatchThatCannotGoOn(t *testing.T) {
 	}
 }
 
+// After a restore from a backup revisions mean something else: the stream ends, and its ids are worth nothing.
+func TestWatchEndsWithTheEra(t *testing.T) {
+	s := site(t)
+	token := s.Token(t, api.RoleReadonly, "")
+	get[api.NodeList](t, s, token, "GET", "/v1/nodes", nil)
+	events, cancel := listen(t, s, token, "")
+	defer cancel()
+	e, _ := next(t, events)
+	_, err := s.Store.Commit(t.Context(), inventory.Txn{Then: []inventory.Op{{Key: inventory.KeyEra, Value: []byte(`{"era":"e2"}`)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range events { // until it is closed
+	}
+	get[api.NodeList](t, s, token, "GET", "/v1/nodes", nil)
+	fresh, stop := listen(t, s, token, "")
+	defer stop()
+	now, _ := next(t, fresh)
+	old, _, _ := strings.Cut(e.id, ".")
+	if era, _, _ := strings.Cut(now.id, "."); era == old {
+		t.Errorf("the era is still %s", era)
+	}
+}
+
 // A tenant's stream names no other tenant, and an idle one still beats.
 func TestWatchOfATenant(t *testing.T) {
 	s := apitest.Start(t)

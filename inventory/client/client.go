@@ -188,7 +188,7 @@ func (c *Client) Node(ctx context.Context, word string) (api.NodeDetail, error) 
 
 // History gives a node's history, oldest first, after entry number after.
 func (c *Client) History(ctx context.Context, word string, after int64) ([]inventory.History, error) {
-	var all []inventory.History
+	all := []inventory.History{}
 	for {
 		page, err := get[api.HistoryList](ctx, c, node(word, "/history"), url.Values{"after": {strconv.FormatInt(after, 10)}, "limit": {"1000"}})
 		if err != nil {
@@ -264,7 +264,19 @@ func (c *Client) CommitImage(ctx context.Context, m api.SignedManifest) (invento
 	return send[inventory.ImageRecord](ctx, c, "POST", "/v1/images", m)
 }
 
-func claim(id string, rest string) string { return "/v1/claims/" + url.PathEscape(id) + rest }
+// claim is the path of a reservation; people of the site may say whose it is, as TENANT/RESERVATION.
+func claim(id string, rest string) (path string, query url.Values) {
+	tenant, rid, said := strings.Cut(id, "/")
+	if !said {
+		return "/v1/claims/" + url.PathEscape(id) + rest, nil
+	}
+	return "/v1/claims/" + url.PathEscape(rid) + rest, url.Values{"tenant": {tenant}}
+}
+
+func (c *Client) onClaim(ctx context.Context, id, verb string, in any) (out api.ClaimStatus, err error) {
+	path, query := claim(id, verb)
+	return out, c.call(ctx, "POST", path, query, in, &out)
+}
 
 // Claim reserves a node, and confirms when the request names an image.
 func (c *Client) Claim(ctx context.Context, q api.ClaimRequest) (api.ClaimStatus, error) {
@@ -273,12 +285,12 @@ func (c *Client) Claim(ctx context.Context, q api.ClaimRequest) (api.ClaimStatus
 
 // ConfirmClaim names image and user data of a reserved node.
 func (c *Client) ConfirmClaim(ctx context.Context, id string, q api.Confirmation) (api.ClaimStatus, error) {
-	return send[api.ClaimStatus](ctx, c, "POST", claim(id, "/confirm"), q)
+	return c.onClaim(ctx, id, "/confirm", q)
 }
 
 // RenewClaim holds a pending reservation for that long from now on.
 func (c *Client) RenewClaim(ctx context.Context, id string, hold time.Duration) (api.ClaimStatus, error) {
-	return send[api.ClaimStatus](ctx, c, "POST", claim(id, "/renew"), map[string]string{"hold": hold.String()})
+	return c.onClaim(ctx, id, "/renew", map[string]string{"hold": hold.String()})
 }
 
 // ReleaseClaim gives the node back.
@@ -287,17 +299,18 @@ func (c *Client) ReleaseClaim(ctx context.Context, id, reason string) (api.Claim
 	if reason != "" {
 		in["reason"] = reason
 	}
-	return send[api.ClaimStatus](ctx, c, "POST", claim(id, "/release"), in)
+	return c.onClaim(ctx, id, "/release", in)
 }
 
 // ShowClaim shows a reservation and its instance.
 func (c *Client) ShowClaim(ctx context.Context, id string) (api.ClaimStatus, error) {
-	return get[api.ClaimStatus](ctx, c, claim(id, ""), nil)
+	path, query := claim(id, "")
+	return get[api.ClaimStatus](ctx, c, path, query)
 }
 
 // Claims lists reservations: those that stand, or all that are remembered.
 func (c *Client) Claims(ctx context.Context, all bool) ([]api.ClaimStatus, error) {
-	var out []api.ClaimStatus
+	out := []api.ClaimStatus{}
 	for after := ""; ; {
 		page, err := get[api.ClaimList](ctx, c, "/v1/claims", url.Values{"all": {strconv.FormatBool(all)}, "after": {after}, "limit": {"1000"}})
 		if err != nil {

@@ -128,9 +128,14 @@ func (s *Site) Ready(t TB, name string) string {
 	_, err := s.Ledger.Note(s.ctx, s.View(t, id), ledger.Change{Actor: "hostlerd", Reason: "its agent answers",
 		Edit: func(st *inventory.NodeState) { st.Alive = inventory.Alive }})
 	must(t, err)
-	_, err = s.Ledger.Offer(s.ctx, s.View(t, id), s.Store.Rev())
-	must(t, err)
+	s.Offer(t, id)
 	return id
+}
+
+// Offer puts a ready node on offer.
+func (s *Site) Offer(t TB, id string) {
+	_, err := s.Ledger.Offer(s.ctx, s.View(t, id), s.Store.Rev())
+	must(t, err)
 }
 
 // Certify stores a certificate of the node's present wipe.
