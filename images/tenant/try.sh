@@ -139,6 +139,8 @@ firmware() {
 		check "the log names what is not supported" in_guest grep -q "'not supported: ntp'" /var/log/firstboot.log
 		check "name service is the seed's" in_guest "resolvectl dns | grep -q 10.0.2.3"
 	fi
+	# Under BIOS the seed is lost before the reboot, under UEFI it stays: either way what was applied stays as it is.
+	[[ $mode == uefi ]] || in_guest "dd if=/dev/zero of=/dev/nvme0n1p9 bs=1M count=1 conv=fsync status=none"
 	in_guest systemctl reboot || true
 	start=$(now)
 	sleep 3
