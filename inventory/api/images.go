@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/ledger"
@@ -92,8 +93,10 @@ const bodyTime = 10 * time.Minute
 
 // Resolve takes the body; huma calls it after the path was checked.
 func (in *bytesInput) Resolve(ctx huma.Context) []error {
-	if err := ctx.SetReadDeadline(time.Now().Add(bodyTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return []error{errors.New("the connection takes no deadline")}
+	_, w := humago.Unwrap(ctx)
+	err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return []error{errors.New("the connection is gone")}
 	}
 	in.body = &limited{r: ctx.BodyReader(), left: ctx.Operation().MaxBodyBytes}
 	return nil

@@ -85,18 +85,9 @@ func (s *Server) listNodes(ctx context.Context, in *listNodesInput) (NodeList, e
 
 // pick gives the public records that the selector means, as the caller may see them, and the names nobody has.
 func (s *Server) pick(r inventory.Reader, who Identity, sel Selector) (found []inventory.Public, unknown []string) {
-	take := func(kv inventory.KV) {
-		if p, err := inventory.Decode[inventory.Public](kv); err == nil || errors.Is(err, inventory.ErrNewer) {
-			if v := redact(p.V, who); sel.matches(v) {
-				found = append(found, v)
-			}
-		}
-	}
+	var kvs []inventory.KV
 	if len(sel.Names) == 0 {
-		for _, kv := range r.Under(inventory.PrefixPublic) {
-			take(kv)
-		}
-		return found, nil
+		kvs = r.Under(inventory.PrefixPublic)
 	}
 	seen := map[string]bool{}
 	for _, name := range sel.Names {
@@ -106,7 +97,12 @@ func (s *Server) pick(r inventory.Reader, who Identity, sel Selector) (found []i
 			unknown = append(unknown, name)
 		case !seen[id]:
 			seen[id] = true
-			take(r.One(inventory.KeyPublic(id)))
+			kvs = append(kvs, r.One(inventory.KeyPublic(id)))
+		}
+	}
+	for _, p := range s.publics.of(kvs, len(sel.Names) == 0) {
+		if p = redact(p, who); sel.matches(p) {
+			found = append(found, p)
 		}
 	}
 	return found, unknown

@@ -31,6 +31,8 @@ type Server struct {
 	Live      func(node string) Live            // what the daemon sees of a node right now; may be nil
 	Preview   func(node string) (string, error) // what the node would be served at its next boot; may be nil
 	Heartbeat time.Duration                     // between comments on an idle event stream; 0 means 15 s
+
+	publics publics
 }
 
 // Live is what the daemon knows of a node and does not write down: what it waits for at this moment.
