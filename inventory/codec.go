@@ -68,11 +68,10 @@ func keepUnknown[T any](fresh []byte, raw map[string]json.RawMessage) ([]byte, e
 	if err := json.Unmarshal(fresh, &now); err != nil {
 		return nil, err
 	}
-	// What the old value held and T knows comes from the fresh value alone (an emptied omitempty field must vanish):
-	// T knows a field when decoding just that field and encoding again shows it, or when it refuses to decode.
+	// What the old value held and T knows comes from the fresh value alone: an emptied omitempty field must vanish.
 	changed := false
 	for k, v := range raw {
-		if _, have := now[k]; have || known[T](k, v) {
+		if _, have := now[k]; have || known[T](k) {
 			continue
 		}
 		now[k] = v
@@ -84,8 +83,10 @@ func keepUnknown[T any](fresh []byte, raw map[string]json.RawMessage) ([]byte, e
 	return json.Marshal(now)
 }
 
-func known[T any](key string, value json.RawMessage) bool {
-	one, err := json.Marshal(map[string]json.RawMessage{key: value})
+// known says whether T has a field of that name. The field's value plays no part: what a newer version added inside it
+// must not make it a stranger, and keep it for ever.
+func known[T any](key string) bool {
+	one, err := json.Marshal(map[string]any{key: nil})
 	if err != nil {
 		return false
 	}

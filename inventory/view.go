@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // View collects one node with all that belongs to it. A record that cannot be read, or was written by a newer version,
@@ -168,13 +170,33 @@ func (v NodeView) Offer(now time.Time) Public {
 	if v.Instance.Exists() && st.State == InUse {
 		p.Ready = v.Instance.V.Ready
 	}
-	for i, r := range p.Reasons { // the record stays under 3 KiB whatever is wrong
-		if len(r) > 200 {
-			p.Reasons[i] = r[:200]
-		}
-	}
-	if len(p.Reasons) > 8 {
+	if len(p.Reasons) > 8 { // the record stays under 3 KiB whatever is wrong
 		p.Reasons = p.Reasons[:8]
 	}
+	for i, r := range p.Reasons {
+		p.Reasons[i] = clip(r, 200)
+	}
+	p.Detail = clip(p.Detail, 400)
 	return p
+}
+
+// clip cuts text to at most n bytes of JSON, never within a letter.
+func clip(s string, n int) string {
+	for i, r := range s {
+		if n -= jsonBytes(r); n < 0 {
+			return s[:i]
+		}
+	}
+	return s
+}
+
+// jsonBytes is what encoding/json makes of a letter, at most.
+func jsonBytes(r rune) int {
+	switch {
+	case r < ' ', strings.ContainsRune("<>&\u2028\u2029\ufffd\x7f", r):
+		return 6
+	case r == '"', r == '\\':
+		return 2
+	}
+	return utf8.RuneLen(r)
 }
