@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -209,9 +208,6 @@ func (a *app) claimEnd(c *cobra.Command, cl *client.Client, st api.ClaimStatus, 
 			done, err := end(st)
 			return say, done, err
 		})
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = fail(exitTimeout, "hostler why "+st.NodeName, "%v", err)
-		}
 	}
 	if err != nil {
 		return err
@@ -232,7 +228,7 @@ func (a *app) claimText(st api.ClaimStatus) {
 		field(a.out, "instance", instanceText(*st.Instance))
 	}
 	if st.Live != nil {
-		field(a.out, "waits for", doing("", st.Live))
+		field(a.out, "now", doing("", st.Live))
 	}
 	field(a.out, "ended", r.Reason)
 }

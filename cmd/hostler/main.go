@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -185,12 +184,4 @@ func (a *app) nodeNames(c *cobra.Command, args []string, typed string) ([]string
 		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
-}
-
-// programVersion comes from the build.
-func programVersion() string {
-	if i, ok := debug.ReadBuildInfo(); ok && i.Main.Version != "" {
-		return i.Main.Version
-	}
-	return "unknown"
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/hostler-project/hostler/internal/version"
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/api"
 	"github.com/hostler-project/hostler/inventory/client"
@@ -113,7 +114,7 @@ func (a *app) change(ch client.Change) error {
 	}
 	what := "can be rented"
 	if !p.Rentable {
-		what = strings.Join(p.Reasons, "; ")
+		what = strings.TrimPrefix(strings.Join(p.Reasons[:min(1, len(p.Reasons))], ""), "it is "+string(p.State)+": ")
 		if p.State == inventory.InUse && p.Ready {
 			what = "its tenant's, and answers"
 		}
@@ -170,7 +171,7 @@ func (a *app) version() *cobra.Command {
 				Server string        `json:"server,omitempty"`
 				You    *api.Identity `json:"you,omitempty"`
 				Error  string        `json:"error,omitempty"`
-			}{Client: programVersion()}
+			}{Client: version.String()}
 			cl, err := a.client()
 			if err == nil {
 				var v api.Version

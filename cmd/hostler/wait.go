@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func (a *app) poll(ctx context.Context, f func() (say string, done bool, err err
 	for {
 		say, done, err := f()
 		if err != nil && ctx.Err() != nil {
-			return fmt.Errorf("waited; last seen: %s: %w", last, ctx.Err())
+			return tooLong(ctx, last)
 		}
 		var away *client.Error
 		if errors.As(err, &away) && (away.Status == 0 || away.Status >= http.StatusInternalServerError) {
@@ -61,10 +62,18 @@ func (a *app) poll(ctx context.Context, f func() (say string, done bool, err err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waited; last seen: %s: %w", last, ctx.Err())
+			return tooLong(ctx, last)
 		case <-time.After(look):
 		}
 	}
+}
+
+// tooLong says why a wait ended before its end: the time was up, or somebody pressed Ctrl-C.
+func tooLong(ctx context.Context, last string) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fail(exitTimeout, "hostler why NODE; a longer --timeout", "the time is up, what was asked for goes on; last seen: %s", cmp.Or(last, "nothing"))
+	}
+	return ctx.Err()
 }
 
 // answered waits for the answer of a wish.

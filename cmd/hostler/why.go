@@ -1,11 +1,11 @@
 package main
 
 import (
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/api"
 	"github.com/hostler-project/hostler/inventory/client"
 	"github.com/hostler-project/hostler/inventory/lifecycle"
@@ -28,7 +28,7 @@ func (a *app) whyText(w api.Why) {
 	a.print("%s  %s  for %s", w.Name, w.State, since(w.Since))
 	field(out, "means", w.Means)
 	field(out, "reason", w.Reason)
-	field(out, "waits for", w.Waits+percent(w.Progress))
+	field(out, "now", w.Waits+percent(w.Progress))
 	if !w.Heard.IsZero() {
 		field(out, "agent heard", since(w.Heard)+" ago")
 	}
@@ -46,7 +46,8 @@ func (a *app) whyText(w api.Why) {
 		field(out, "next", string(e.To)+" ← "+e.Why)
 	}
 	for _, b := range w.Blocked {
-		if !strings.HasPrefix(b, "it is "+string(w.State)) {
+		// On its way a node lacks proofs by nature: that they block is news only once it is ready.
+		if w.State == inventory.Ready || a.wide() {
 			field(out, "not rentable", b)
 		}
 	}
