@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hostler-project/hostler/inventory"
@@ -170,7 +171,7 @@ func (l *Ledger) nothingLeft(ctx context.Context, q ClaimRequest, taken string) 
 			parts = append(parts, fmt.Sprintf("%d %s", n, st.Name))
 		}
 	}
-	what := fmt.Sprintf("no node of SKU %s is rentable now: %v of %d", q.SKU, parts, total)
+	what := fmt.Sprintf("no node of SKU %s is rentable now: %s, of %d", q.SKU, strings.Join(parts, ", "), total)
 	if taken != "" {
 		what += "; the last one was " + taken
 	}
