@@ -48,3 +48,22 @@ func (t *Term) Conds(node string) []inventory.Cond {
 	n := inventory.Shard(node)
 	return []inventory.Cond{{Key: inventory.KeyShard(n), Create: t.created[n]}}
 }
+
+// Begin makes sure of the site's own records: schema, and the era, which watchers take from revisions of another life
+// of the store. An era is made once; a restore from backup makes a new one.
+func Begin(ctx context.Context, s inventory.Store, site, era string) error {
+	for key, v := range map[string]map[string]any{
+		inventory.KeySchema: {"schema": inventory.Schema},
+		inventory.KeySite:   {"schema": inventory.Schema, "site": site},
+		inventory.KeyEra:    {"schema": inventory.Schema, "era": era},
+	} {
+		op, err := inventory.Encode(key, v)
+		if err != nil {
+			return err
+		}
+		if _, err := s.Commit(ctx, inventory.Txn{If: []inventory.Cond{inventory.Absent(key)}, Then: []inventory.Op{op}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

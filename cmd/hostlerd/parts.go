@@ -21,6 +21,7 @@ import (
 	"github.com/hostler-project/hostler/internal/version"
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/api"
+	"github.com/hostler-project/hostler/inventory/web"
 	"github.com/hostler-project/hostler/provisioner"
 	"github.com/hostler-project/hostler/provisioner/agentapi"
 	"github.com/hostler-project/hostler/provisioner/dhcp"
@@ -48,7 +49,7 @@ func (d *daemon) listen(ctx context.Context) ([]part, error) {
 	if err != nil {
 		return nil, fmt.Errorf("api: %w (is another hostlerd running?)", err)
 	}
-	parts = append(parts, part{"api", web(l, d.api())})
+	parts = append(parts, part{"api", serveHTTP(l, d.api())})
 	if len(d.segments) == 0 {
 		return parts, nil
 	}
@@ -133,8 +134,8 @@ func either(mux *http.ServeMux, boot http.Handler) http.Handler {
 	})
 }
 
-// web serves a handler on a listener until ctx ends.
-func web(l net.Listener, h http.Handler) func(context.Context) error {
+// serveHTTP serves a handler on a listener until ctx ends.
+func serveHTTP(l net.Listener, h http.Handler) func(context.Context) error {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
 	return func(ctx context.Context) error { return run(ctx, s, func() error { return s.Serve(l) }) }
 }
@@ -163,7 +164,10 @@ func (d *daemon) api() http.Handler {
 	s := &api.Server{Store: d.store, Copy: d.copy, Ledger: d.led, Images: d.lib, Sealer: d.keys, Now: time.Now, Log: d.log,
 		CertificateKey: d.led.CertificateKey, Version: version.String(), Preview: d.dir.Preview, Live: d.live}
 	mux := http.NewServeMux()
-	mux.Handle("/", s.Handler())
+	h := s.Handler()
+	mux.Handle("/v1/", h)
+	mux.Handle("/healthz", h)
+	mux.Handle("/", (&web.Server{API: s, Site: d.cfg.Site}).Handler())
 	mux.Handle("GET /metrics", promhttp.HandlerFor(d.metrics, promhttp.HandlerOpts{}))
 	return mux
 }
@@ -199,6 +203,9 @@ func (d *daemon) reconcile(ctx context.Context) error {
 }
 
 func (d *daemon) begin(ctx context.Context) error {
+	if err := provisioner.Begin(ctx, d.store, d.cfg.Site, newID()); err != nil {
+		return err
+	}
 	if err := d.declare(ctx); err != nil {
 		return err
 	}

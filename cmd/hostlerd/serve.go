@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -278,7 +279,7 @@ func (d *daemon) target(v inventory.NodeView) (bmc.Target, error) {
 		serial = v.Facts.V.Hardware.Serial
 	}
 	return bmc.Target{Addr: b.Addr, Protocol: b.Protocol, User: user, Password: bmc.Secret(password), Serial: serial,
-		LegacyBoot: v.Spec.V.Firmware == "bios"}, nil
+		LegacyBoot: cmp.Or(v.Spec.V.Firmware, v.Facts.V.Hardware.Firmware) == "bios"}, nil
 }
 
 // declare writes the SKUs of the configuration, where they differ, and the first admin token.

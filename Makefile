@@ -1,0 +1,38 @@
+# One screen: everything that people and CI run. `make` prints it.
+SHELL := /bin/bash
+RACK  ?= rack
+CACHE := $(or $(HOSTLER_CACHE),/var/cache/hostler)
+PROGRAMS := hostlerd hostler hostler-agent hostler-rack
+GOFLAGS_RELEASE := -trimpath -ldflags "-s -w -X github.com/hostler-project/hostler/internal/version.Number=$(shell git describe --tags --always --dirty 2>/dev/null || echo dev)"
+
+help: ## show this help
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the programs, static, into bin/
+	@CGO_ENABLED=0 go build $(GOFLAGS_RELEASE) -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
+
+deps: ## Debian packages that images and rack need (nothing to do when they are there)
+	@images/deps.sh
+
+images: deps build ## boot loaders, service OS, sample tenant image into out/images (cached by inputs)
+	@images/assemble-all.sh bin/hostler-agent out/images
+
+rack: images ## the virtual rack: servers that really boot, until Ctrl-C
+	@bin/hostler-rack --name $(RACK) demo --images out/images
+
+rack-test: images ## the same without a person: the whole story, asserted; out/stages.json
+	@bin/hostler-rack story --images out/images --stages out/stages.json
+
+unit: ## go vet and all Go tests: no root, minutes
+	go vet ./... && go test ./...
+
+wire: deps ## tests on network namespaces, QEMU and ipmi_sim: root
+	HOSTLER_RACK=1 go test -tags rack -p 1 -count=1 -timeout 30m ./provisioner/... ./imaging/... ./cmd/hostler-agent/... ./internal/rack/...
+
+test: unit wire rack-test ## everything CI runs
+
+docs: ## the parts of docs/ that come from the code
+	go test ./inventory/lifecycle -run Docs -update && go test ./inventory/api -run OpenAPI -update
+
+.PHONY: help build deps images rack rack-test unit wire test docs
+.DEFAULT_GOAL := help
