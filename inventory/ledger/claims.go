@@ -58,7 +58,8 @@ func (l *Ledger) Claim(ctx context.Context, q ClaimRequest) (inventory.Reservati
 		return none, Refuse("", "a reservation can be held for %v at most, not %v", LongestHold, q.Hold)
 	}
 	resKey := inventory.KeyReservation(q.Tenant, q.Reservation)
-	taken := "" // what the last lost race was about
+	taken := ""                 // what the last lost race was about
+	passed := map[string]bool{} // nodes that this version does not understand: not for us to give away
 	for try := 0; try < 64; try++ {
 		r := &inventory.Read{Ctx: ctx, Store: l.Store}
 		if old, err := inventory.Decode[inventory.Reservation](r.One(resKey)); r.Err != nil || err != nil {
@@ -70,6 +71,7 @@ func (l *Ledger) Claim(ctx context.Context, q ClaimRequest) (inventory.Reservati
 		if err != nil {
 			return none, err
 		}
+		ids = slices.DeleteFunc(ids, func(id string) bool { return passed[id] })
 		if len(ids) == 0 {
 			return none, l.nothingLeft(ctx, q, taken)
 		}
@@ -79,7 +81,11 @@ func (l *Ledger) Claim(ctx context.Context, q ClaimRequest) (inventory.Reservati
 		if r.Err != nil {
 			return none, r.Err
 		}
-		if !v.Avail.Exists() {
+		if writable(v) != nil {
+			passed[id], taken = true, "passed over: a record of it is not readable to this version"
+			continue
+		}
+		if !v.Avail.Exists() || v.State.V.State != inventory.Ready { // its records were read one after the other
 			taken = "taken by another claim a moment ago"
 			continue
 		}
@@ -113,6 +119,8 @@ func (l *Ledger) sameClaim(old inventory.Reservation, q ClaimRequest) (inventory
 	switch {
 	case q.SKU != "" && old.SKU != q.SKU:
 		return old, Refuse("use a new reservation id", "reservation %s exists for SKU %s, not %s", q.Reservation, old.SKU, q.SKU)
+	case q.Node != "" && old.Node != q.Node:
+		return old, Refuse("use a new reservation id", "reservation %s is for node %s, not %s", q.Reservation, old.Node, q.Node)
 	case old.Phase == inventory.Expired || old.Phase == inventory.Released:
 		return old, Refuse("use a new reservation id", "reservation %s is over: %s (%s)", q.Reservation, old.Phase, old.Reason)
 	}
@@ -286,6 +294,9 @@ func (l *Ledger) Renew(ctx context.Context, tenant, reservation string, hold tim
 		if d.V.Phase != inventory.Pending {
 			return nil, nil, Refuse("", "reservation %s is %s: only a pending one can be renewed", reservation, d.V.Phase)
 		}
+		if l.Now().After(d.V.Expires) { // as confirm says, which must not change its mind
+			return nil, nil, Refuse("claim again under a new id", "reservation %s expired at %s", reservation, d.V.Expires.Format(time.RFC3339))
+		}
 		out = d.V
 		out.Expires = l.Now().Add(hold)
 		if hold <= 0 || out.Expires.Sub(out.Created) > LongestHold {
@@ -313,6 +324,9 @@ func (l *Ledger) reserved(ctx context.Context, tenant, id string) (inventory.Doc
 	}
 	if res.V.Phase == inventory.Pending || res.V.Phase == inventory.Committed {
 		if !v.Claim.Exists() || v.Claim.V.Reservation != id || v.Claim.V.Tenant != tenant {
+			if r.One(res.KV.Key).Mod != res.KV.Mod { // it ended between the two reads
+				return res, v, cmp.Or(r.Err, ErrConflict)
+			}
 			return res, v, fmt.Errorf("ledger: reservation %s names node %s, whose claim is another's: hostler audit", id, v.Name())
 		}
 	}

@@ -125,6 +125,9 @@ func (l *Ledger) Offer(ctx context.Context, v inventory.NodeView, rev int64) (in
 
 // Withdraw takes a ready node off the market and says why in its public record.
 func (l *Ledger) Withdraw(ctx context.Context, v inventory.NodeView) (int64, error) {
+	if err := writable(v); err != nil {
+		return 0, err
+	}
 	t := inventory.Txn{If: append(l.term(v.ID), v.State.Unchanged(), v.Avail.Unchanged()),
 		Then: []inventory.Op{inventory.Delete(v.Avail.KV.Key)}}
 	return l.publish(ctx, t, v, l.Now())

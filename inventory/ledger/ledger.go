@@ -69,16 +69,24 @@ func (l *Ledger) commit(ctx context.Context, t inventory.Txn) (int64, error) {
 	return r.Rev, nil
 }
 
+// writable refuses a node of which this version does not understand every record.
+func writable(v inventory.NodeView) error {
+	if v.Broken != nil {
+		return fmt.Errorf("ledger: %s is read-only: %w", v.Name(), v.Broken)
+	}
+	if _, known := lifecycle.Get(v.State.V.State); !known {
+		return fmt.Errorf("ledger: %s is in state %q, which this version does not know: it is read-only; upgrade hostlerd", v.Name(), v.State.V.State)
+	}
+	return nil
+}
+
 // move builds the transaction of a move.
 func (l *Ledger) move(v inventory.NodeView, ev lifecycle.Event, c Change) (inventory.Txn, error) {
 	var none inventory.Txn
-	if v.Broken != nil {
-		return none, fmt.Errorf("ledger: %s is read-only: %w", v.Name(), v.Broken)
+	if err := writable(v); err != nil {
+		return none, err
 	}
 	old := v.State.V
-	if _, known := lifecycle.Get(old.State); !known {
-		return none, fmt.Errorf("ledger: %s is in state %q, which this version does not know: it is read-only; upgrade hostlerd", v.Name(), old.State)
-	}
 	edge, err := lifecycle.Find(old.State, ev)
 	if err != nil {
 		return none, err
@@ -266,8 +274,8 @@ func (l *Ledger) term(node string) []inventory.Cond {
 // Note writes how far the step of the present state is, before the act that it announces: phase, try, order, and what
 // belongs to it (a new session). It is a history entry of its own.
 func (l *Ledger) Note(ctx context.Context, v inventory.NodeView, c Change) (int64, error) {
-	if v.Broken != nil {
-		return 0, fmt.Errorf("ledger: %s is read-only: %w", v.Name(), v.Broken)
+	if err := writable(v); err != nil {
+		return 0, err
 	}
 	now := l.Now()
 	st := v.State.V
@@ -296,6 +304,12 @@ func (l *Ledger) Note(ctx context.Context, v inventory.NodeView, c Change) (int6
 
 // EndClaim closes the claim of a node whose power was confirmed off outside an edge that does it (quarantine).
 func (l *Ledger) EndClaim(ctx context.Context, v inventory.NodeView, c Change) (int64, error) {
+	if err := writable(v); err != nil {
+		return 0, err
+	}
+	if !v.Claim.Exists() {
+		return 0, fmt.Errorf("ledger: %s has no claim that could end", v.Name())
+	}
 	now := l.Now()
 	t := inventory.Txn{If: append(c.If, l.term(v.ID)...), Then: c.Then}
 	next := v

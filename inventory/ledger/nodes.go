@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -69,8 +68,8 @@ func (l *Ledger) Add(ctx context.Context, spec inventory.Spec, actor, reason str
 
 // Edit changes a node's spec and moves its registered identities along.
 func (l *Ledger) Edit(ctx context.Context, v inventory.NodeView, spec inventory.Spec) error {
-	if v.Broken != nil {
-		return fmt.Errorf("ledger: %s is read-only: %w", v.Name(), v.Broken)
+	if err := writable(v); err != nil {
+		return err
 	}
 	var t inventory.Txn
 	old := Identities(v.Spec.V)
