@@ -27,7 +27,6 @@ const (
 	settle    = 100 * time.Millisecond // a burst of writes is shown once
 	beat      = 15 * time.Second       // between comments on an idle stream
 	writeTime = 30 * time.Second       // a browser that takes longer is cut off and comes back
-	liveEvery = 2 * time.Second
 )
 
 // live serves the event stream of a page: it makes the page again when a record changed, and every now and then for
@@ -53,11 +52,7 @@ type stream struct {
 }
 
 func (s *stream) follow(r *http.Request, batches <-chan inventory.Batch) {
-	every := s.Every
-	if every <= 0 {
-		every = liveEvery
-	}
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(s.every())
 	defer tick.Stop()
 	for look := true; ; {
 		if _, ok := s.sessions.who(r, s.API.Now()); !ok {

@@ -58,7 +58,6 @@ type moment struct {
 	Do            []string
 	Wishes        []inventory.Wish
 	Alerts        []inventory.Alert
-	Resting       bool
 }
 
 func (s *Server) node(r *http.Request) func(context.Context) (view, error) {
@@ -120,10 +119,12 @@ func (s *Server) headline(v inventory.NodeView, why api.Why, at time.Time) headl
 }
 
 func momentOf(v inventory.NodeView, why api.Why) moment {
-	n := moment{Waits: why.Waits, Reason: why.Reason, Bar: progress(why.Progress), Next: why.Next, Do: why.Do, Wishes: why.Wishes,
+	n := moment{Waits: why.Waits, Reason: why.Reason, Bar: progress(why.Progress), Next: why.Next, Wishes: why.Wishes,
 		Alerts: why.Alerts, AtDeadline: why.AtDeadline}
-	if row, ok := lifecycle.Get(v.State.V.State); ok {
-		n.Resting = row.Rest
+	for _, do := range why.Do {
+		if !slices.ContainsFunc(why.Alerts, func(a inventory.Alert) bool { return a.Next == do }) { // the alert says it
+			n.Do = append(n.Do, do)
+		}
 	}
 	if why.Deadline {
 		n.Deadline = &bar{Left: left(time.Duration(why.Left))}
@@ -242,7 +243,7 @@ type test struct {
 }
 
 func testOf(v inventory.NodeView, at time.Time) test {
-	t := test{TestRun: v.Test.V, Exists: v.Test.Exists(), Present: v.Test.V.Wipe == v.State.V.Wipe && v.Test.V.Generation == v.State.V.Generation}
+	t := test{TestRun: v.Test.V, Exists: v.Test.Exists(), Present: v.Test.V.Wipe == v.State.V.Wipe}
 	t.Ago, t.Took = ago(at, t.Finished), span(t.Finished.Sub(t.Started))
 	return t
 }

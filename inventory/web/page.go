@@ -112,7 +112,7 @@ func (h *handler) page(build builder) func(http.ResponseWriter, *http.Request, a
 // noticed adds what a person must know before believing the page.
 func (h *handler) noticed(ctx context.Context, v view) view {
 	text := ""
-	if err := h.pulse.check(ctx, h.API.Store); err != nil {
+	if err := h.pulse.check(ctx, h.API.Store, h.every()); err != nil {
 		text = "The store does not answer. This is the record as it was when it last did; nothing new is started meanwhile."
 	}
 	v.Parts = append(v.Parts, part{ID: "notice", Template: "notice", Data: text})

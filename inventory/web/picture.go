@@ -16,7 +16,7 @@ import (
 // rest; the text beside the picture says them.
 const (
 	boxWidth = 112
-	gutter   = 82 // between a box and the first lane: room for the name of an event
+	gutter   = 92 // between a box and the first lane: room for the name of an event
 	lane     = 13
 	portStep = 13 // between two lines at one side of a box
 	minBox   = 30

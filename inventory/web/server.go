@@ -149,19 +149,25 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, who api.Identity,
 	h.send(w, f.status, who, "", v)
 }
 
-// pulse says whether the store answers, asking it at most once in pulseEvery however many pages are open.
+// every is how often what is in no record is looked for.
+func (s *Server) every() time.Duration {
+	if s.Every > 0 {
+		return s.Every
+	}
+	return 2 * time.Second
+}
+
+// pulse says whether the store answers, asking it at most once in a while however many pages are open.
 type pulse struct {
 	mu  sync.Mutex
 	at  time.Time
 	err error
 }
 
-const pulseEvery = 2 * time.Second
-
-func (p *pulse) check(ctx context.Context, store inventory.Store) error {
+func (p *pulse) check(ctx context.Context, store inventory.Store, every time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if time.Since(p.at) < pulseEvery {
+	if time.Since(p.at) < every {
 		return p.err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second) // one page that closes decides for no other

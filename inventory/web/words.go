@@ -87,6 +87,8 @@ func ago(now, t time.Time) string {
 		return "never"
 	case d < time.Minute:
 		return "under a minute"
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
 	}
 	return span(d)
 }

@@ -28,7 +28,7 @@ function show(piece) {
   const active = el.contains(document.activeElement) ? document.activeElement : null;
   const back = active && (active.id ? "#" + CSS.escape(active.id) : active.getAttribute("href") ? `a[href="${CSS.escape(active.getAttribute("href"))}"]` : null);
   const scrolled = [...el.querySelectorAll("[tabindex]")].map((x) => x.scrollLeft);
-  const fresh = el.dataset.hash !== undefined;
+  const state = el.querySelector(".badge")?.textContent;
   el.innerHTML = piece.html;
   el.dataset.hash = piece.hash;
   for (const id of open) {
@@ -38,7 +38,8 @@ function show(piece) {
   el.querySelectorAll("[tabindex]").forEach((x, i) => { x.scrollLeft = scrolled[i] || 0; });
   if (back) el.querySelector(back)?.focus({ preventScroll: true });
   ready(el);
-  if (fresh && el.tagName === "LI") {
+  if (piece.id === "head" && state !== el.querySelector(".badge")?.textContent) setTimeout(center); // after the way itself has come
+  if (state && el.tagName === "LI" && state !== el.querySelector(".badge")?.textContent) {
     el.classList.remove("changed");
     void el.offsetWidth; // starts the animation again
     el.classList.add("changed");
@@ -80,6 +81,7 @@ function connect(path) {
 
 // knock finds out why a stream was refused: logged out, or the daemon is away.
 async function knock() {
+  if (document.hidden) return; // the page comes back by itself when somebody looks
   try {
     const a = await fetch(location.href, { redirect: "manual" });
     if (a.ok) return connect(body.dataset.live);
@@ -87,6 +89,14 @@ async function knock() {
   } catch { /* away: again */ }
   setTimeout(knock, 3000);
 }
+
+// A page that nobody sees holds no stream: a browser has only six connections to one server.
+document.addEventListener("visibilitychange", () => {
+  if (!body.dataset.live) return;
+  if (!document.hidden) return connect(body.dataset.live);
+  source?.close();
+  say("still", "paused");
+});
 
 document.addEventListener("selectionchange", () => {
   if (later.size === 0 || !getSelection().isCollapsed) return;
@@ -133,8 +143,13 @@ if (filter) {
   });
 }
 
-// What a tap on the way should show first is where the node is.
-document.querySelector(".way .here")?.scrollIntoView({ block: "nearest", inline: "center" });
+// What the way of a node shows first on a narrow screen is where the node is.
+function center() {
+  const here = document.querySelector(".way .here");
+  if (here) here.closest(".way").scrollLeft = here.offsetLeft - (here.closest(".way").clientWidth - here.offsetWidth) / 2;
+}
+addEventListener("load", center);
+addEventListener("resize", center); // a phone that is turned
 
 ready(document);
 document.querySelector("[data-submit]")?.submit();
