@@ -47,10 +47,16 @@ func goRun(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// The programs are static, and the agent is small and free of servers: it is in every node's memory.
-func TestProgramsAreWhatTheyPromise(t *testing.T) {
+// The programs are built once for all that is asked of them.
+func TestPrograms(t *testing.T) {
 	depend(t)
-	dir := build(t)
+	bin := build(t)
+	t.Run("AreWhatTheyPromise", func(t *testing.T) { promises(t, bin) })
+	t.Run("DoWhatTheManualShows", func(t *testing.T) { manualShows(t, bin) })
+}
+
+// promises: the programs are static, and the agent is small and free of servers, because it is in every node's memory.
+func promises(t *testing.T, bin string) {
 	for _, p := range programs {
 		t.Run(p.name, func(t *testing.T) {
 			bad := regexp.MustCompile(p.not)
@@ -59,7 +65,7 @@ func TestProgramsAreWhatTheyPromise(t *testing.T) {
 					t.Errorf("%s contains %s", p.name, dep)
 				}
 			}
-			file := filepath.Join(dir, p.name)
+			file := filepath.Join(bin, p.name)
 			st, err := os.Stat(file)
 			if err != nil {
 				t.Fatal(err)
