@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hostler-project/hostler/inventory"
@@ -126,8 +127,23 @@ func (s *Server) fleetView(f filter) view {
 	}}
 }
 
-// publics are the public records of all nodes, in the order in which people count: gpu9 before gpu10.
+// roll is the public records of all nodes as of one revision, kept for all pages that are open: reading thousands of
+// records is most of the work of a fleet page.
+type roll struct {
+	mu  sync.Mutex
+	rev int64
+	all []inventory.Public
+}
+
+// publics are the public records of all nodes, in the order in which people count: gpu9 before gpu10. They are shared:
+// nobody changes them.
 func (s *Server) publics() []inventory.Public {
+	s.roll.mu.Lock()
+	defer s.roll.mu.Unlock()
+	rev := s.API.Copy.Rev() // before the records: they may be newer than it, never older
+	if rev == s.roll.rev {
+		return s.roll.all
+	}
 	var all []inventory.Public
 	for _, kv := range s.API.Copy.Under(inventory.PrefixPublic) {
 		p, err := inventory.Decode[inventory.Public](kv)
@@ -137,6 +153,7 @@ func (s *Server) publics() []inventory.Public {
 		all = append(all, p.V)
 	}
 	slices.SortStableFunc(all, func(a, b inventory.Public) int { return api.Natural(a.Name, b.Name) })
+	s.roll.rev, s.roll.all = rev, all
 	return all
 }
 

@@ -25,6 +25,7 @@ type Server struct {
 
 	sessions sessions
 	pulse    pulse
+	roll     roll
 }
 
 //go:embed pages

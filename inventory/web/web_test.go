@@ -256,6 +256,21 @@ func TestNodePageTellsTheWholeLife(t *testing.T) {
 			t.Errorf("the page of a ready node does not have %q", want)
 		}
 	}
+	spec := h.View(t, id).Spec.V
+	spec.Holds = []inventory.Hold{{Kind: "cordon", Reason: "fan noise", Actor: "anna", Since: time.Now()}}
+	if err := h.Ledger.Edit(t.Context(), h.View(t, id), spec); err != nil {
+		t.Fatal(err)
+	}
+	if _, body, _ := h.get(t, "/nodes/gpu001"); !strings.Contains(body, "Cannot be rented:</b> hold cordon by anna: fan noise") || strings.Contains(body, ">can be rented<") {
+		t.Error("a ready node under a hold does not say why it cannot be rented")
+	}
+	spec.Holds = nil
+	if err := h.Ledger.Edit(t.Context(), h.View(t, id), spec); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Ledger.Offer(t.Context(), h.View(t, id), h.Store.Rev()); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := h.Ledger.Claim(t.Context(), ledger.ClaimRequest{Tenant: "acme", Reservation: "r1", SKU: apitest.SKU, Actor: "acme"}); err != nil {
 		t.Fatal(err)
 	}

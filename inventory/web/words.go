@@ -152,7 +152,9 @@ func progress(p *inventory.Progress) *bar {
 		}
 	}
 	if p.LeftS >= 0 && p.LeftS < math.MaxInt32 && p.Total > 0 && p.Done < p.Total {
-		b.Left = "about " + left(time.Duration(p.LeftS*float64(time.Second)))
+		if b.Left = left(time.Duration(p.LeftS * float64(time.Second))); p.LeftS >= 60 {
+			b.Left = "about " + b.Left
+		}
 	}
 	return b
 }
