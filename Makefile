@@ -23,6 +23,9 @@ rack: images ## the virtual rack: servers that really boot, until Ctrl-C
 rack-test: images ## the same without a person: the whole story, asserted; out/stages.json
 	@bin/hostler-rack story --images out/images --stages out/stages.json
 
+bench-handoff: images ## hand-over by kexec against reboot, 3 each, in turn (about 6 minutes)
+	@bin/hostler-rack bench-handoff --images out/images
+
 unit: ## go vet and all Go tests: no root, minutes
 	go vet ./... && go test ./...
 
@@ -34,5 +37,5 @@ test: unit wire rack-test ## everything CI runs
 docs: ## the parts of docs/ that come from the code
 	go test ./inventory/lifecycle -run Docs -update && go test ./inventory/api -run OpenAPI -update
 
-.PHONY: help build deps images rack rack-test unit wire test docs
+.PHONY: help build deps images rack rack-test bench-handoff unit wire test docs
 .DEFAULT_GOAL := help

@@ -34,6 +34,23 @@ func demo(name *string) *cobra.Command {
 	return c
 }
 
+// bench is what make bench-handoff runs.
+func bench() *cobra.Command {
+	var images string
+	c := &cobra.Command{
+		Use:   "bench-handoff",
+		Short: "Measure a hand-over by kexec against one by reboot, on the same machine, in turn",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return tell(c, rack.Config{Name: randomName()}, images, "-", func(ctx context.Context, s *story.Story) error { return s.BenchHandoff(ctx) })
+		},
+	}
+	c.Flags().StringVar(&images, "images", "out/images", "what make images made")
+	return c
+}
+
+func randomName() string { return fmt.Sprintf("test%05d", rand.IntN(100000)) }
+
 // storyCommand is what make rack-test runs: in a rack with a name of its own, beside whatever else runs.
 func storyCommand(name *string) *cobra.Command {
 	var images, stages string
@@ -44,7 +61,7 @@ func storyCommand(name *string) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			config := rack.Config{Name: *name}
 			if !c.Flags().Changed("name") && os.Getenv("RACK") == "" {
-				config.Name = fmt.Sprintf("test%05d", rand.IntN(100000))
+				config.Name = randomName()
 			}
 			return tell(c, config, images, stages, func(ctx context.Context, s *story.Story) error { return s.Test(ctx) })
 		},

@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netnsDir is where ip(8) keeps named network namespaces: one mount each.
-const netnsDir = "/run/netns"
+// netnsDir is where namespaces are kept by name, one mount each. Not ip(8)'s /run/netns: the first ip netns add of
+// anybody mounts that folder over itself, and what was there before can no longer be removed.
+const netnsDir = "/run/hostler-netns"
 
 // A namespace is a named network namespace and the one thread of this process
 // that lives in it. All children are started by that thread: they inherit the
@@ -60,7 +61,7 @@ func newNamespace(name string) (*namespace, error) {
 func (ns *namespace) path() string { return filepath.Join(netnsDir, ns.name) }
 
 // enterNew moves the calling thread into a new namespace and pins it by name,
-// as ip netns add does, so that ip netns exec works on it.
+// so that nsenter --net=FILE works on it.
 func (ns *namespace) enterNew() error {
 	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
 		return err

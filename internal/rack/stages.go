@@ -40,7 +40,7 @@ type Stages struct {
 func (s *Stages) Add(stage, node string, whose Whose, from, to time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	seconds := to.Sub(from).Round(time.Millisecond).Seconds()
+	seconds := float64(to.Sub(from).Milliseconds()) / 1000
 	s.list = append(s.list, Stage{stage, node, seconds, whose})
 }
 

@@ -87,7 +87,7 @@ b is rented and in use, a is ready.
   next        export HOSTLER_URL=%s HOSTLER_TOKEN_FILE=%s
               %s why b
               %s claim release demo --wait
-  tenant      ip netns exec hostler-%s ssh -i %s root@%s
+  tenant      nsenter --net=/run/hostler-netns/hostler-%s ssh -i %s root@%s
   console     %s --name %s console b
 
 Ctrl-C ends the rack and leaves nothing behind.

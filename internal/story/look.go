@@ -269,6 +269,9 @@ func (s *Story) measure(ctx context.Context) error {
 		}
 		for i := 0; i+1 < len(list); i++ {
 			h, end := list[i], list[i+1].Time
+			if strings.HasPrefix(h.Reason, "test profile") { // the verdict, not the run
+				continue
+			}
 			if st, ok := stageOf[h.Phase]; ok && (h.Phase != "running" || strings.Contains(list[i+1].Reason, "phoned home")) {
 				s.stages.Add(st.name, server, st.whose, h.Time, end)
 			}

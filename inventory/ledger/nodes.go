@@ -80,7 +80,8 @@ func (l *Ledger) Edit(ctx context.Context, v inventory.NodeView, spec inventory.
 	if err := register(&t, v.ID, Identities(spec), old); err != nil {
 		return err
 	}
-	if len(spec.Holds) > 0 && v.Avail.Exists() {
+	// What is offered was offered as it was: a hold or another SKU takes it back, and the reconciler offers it anew.
+	if (len(spec.Holds) > 0 || spec.SKU != v.Spec.V.SKU) && v.Avail.Exists() {
 		t.If, t.Then = append(t.If, v.Avail.Unchanged()), append(t.Then, inventory.Delete(v.Avail.KV.Key))
 		next.Avail = inventory.Doc[inventory.Avail]{}
 	}
