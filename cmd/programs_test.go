@@ -26,7 +26,7 @@ var programs = []struct {
 func build(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	args := []string{"build", "-trimpath", "-ldflags", "-s -w", "-o", dir + "/"}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", dir + "/"}
 	for _, p := range programs {
 		args = append(args, "./cmd/"+p.name)
 	}
