@@ -99,12 +99,17 @@ func withAgent(in Input, work func(Input) Decision) Decision {
 	switch lost := orElse(in.Rules.Silence, time.Minute); {
 	case in.Seen.AskedBoot.After(s.V.Redeemed.Add(time.Second)) && in.Seen.AskedBoot.After(in.Seen.Heard):
 		return newSession(in, phaseOff, 2, "it booted again in the middle of its work")
-	case quiet > lost:
+	case quiet >= lost:
 		return newSession(in, phaseOff, 2, "its agent has been silent for %v", quiet.Round(time.Second))
 	case in.Seen.Heard.IsZero() || in.Seen.Session != s.V.ID:
 		return wait(lost-quiet, "waiting for its agent to speak again")
+	default:
+		d := work(in)
+		if d.Again == 0 || d.Again > lost-quiet {
+			d.Again = lost - quiet // nothing happens when an agent falls silent: somebody has to look
+		}
+		return d
 	}
-	return work(in)
 }
 
 // lastHeard is when the node's agent was heard, or could first have been.
@@ -138,7 +143,7 @@ func waitBoot(in Input) Decision {
 	case in.Seen.AskedDHCP.After(st.Work.Since):
 		how = "it asked for an address, not yet for its boot script"
 	}
-	if waited > patience {
+	if waited >= patience {
 		return newSession(in, phaseOff, 1, "no agent after %v (%s)", patience, how)
 	}
 	return wait(min(patience-waited, 10*time.Second), "booting into the service OS; %s", how)

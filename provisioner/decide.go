@@ -192,12 +192,15 @@ func Decide(in Input) Decision {
 		d = f(in)
 	}
 	if left, timed := Left(in); timed && left <= 0 && d.Event == "" {
-		return move(lifecycle.Timeout, "deadline of %v passed; last: %s", time.Duration(v.State.V.Allowed), d.Say)
-	} else if timed && (d.Again == 0 || d.Again > left) {
-		d.Again = left
+		d = move(lifecycle.Timeout, "deadline of %v passed; last: %s", time.Duration(v.State.V.Allowed), d.Say)
+	} else if look := min(left, lookAgain); timed && (d.Again == 0 || d.Again > look) {
+		d.Again = look
 	}
-	return d
+	return tellTenant(in, d)
 }
+
+// lookAgain is how often at least a node with a deadline is looked at: time that nobody looked at does not count.
+const lookAgain = time.Minute
 
 // Left is how much of the state's deadline is left; timed is false where the node may stay for ever.
 func Left(in Input) (left time.Duration, timed bool) {

@@ -101,9 +101,16 @@ func retryHandover(in Input, why string) Decision {
 	if in.View.State.V.Attempt < 1 {
 		return move(lifecycle.Again, "once more: %s", why)
 	}
-	d := move(lifecycle.Failed, "%s", why)
+	return move(lifecycle.Failed, "%s", why)
+}
+
+// tellTenant says in the instance why its node was given up, however it came to that.
+func tellTenant(in Input, d Decision) Decision {
+	if in.View.State.V.State != inventory.Provisioning || d.Event != lifecycle.Failed && d.Event != lifecycle.Timeout || !in.View.Instance.Exists() {
+		return d
+	}
 	inst := in.View.Instance.V
-	inst.Phase, inst.ReadyReason = inventory.InstanceFailed, why
+	inst.Phase, inst.ReadyReason = inventory.InstanceFailed, d.Say
 	d.Change.Instance = &inst
 	return d
 }

@@ -18,11 +18,11 @@ func stepReady(in Input) Decision {
 		return leaveReady(in, "it has no running boot session")
 	case in.Seen.AskedBoot.After(v.Session.V.Redeemed.Add(time.Second)) && in.Seen.AskedBoot.After(in.Seen.Heard):
 		return leaveReady(in, "it booted again by itself")
-	case quiet > lost:
+	case quiet >= lost:
 		return leaveReady(in, "its agent has been silent for "+quiet.Round(time.Second).String())
-	case quiet > silence && st.Alive != inventory.Silent:
+	case quiet >= silence && st.Alive != inventory.Silent:
 		return alive(in, inventory.Silent)
-	case quiet > silence:
+	case quiet >= silence:
 		return wait(lost-quiet, "its agent has been silent for %v; inspected again after %v", quiet.Round(time.Second), lost)
 	case !heard:
 		return wait(silence-quiet, "waiting for its agent to speak again")
