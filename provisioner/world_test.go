@@ -33,6 +33,8 @@ type world struct {
 	key     ed25519.PrivateKey
 	id      string
 	pending chan pendingAct
+	last    inventory.NodeView
+	lastRev int64
 
 	power, boots string // on or off; what the next power-on boots
 	agent        bool   // our agent runs in the machine
@@ -179,8 +181,12 @@ func (w *world) do(a Act) Result {
 
 var errFatal = errors.New("wrong credentials")
 
+// view reads the node fresh, unless nothing was written since the last time.
 func (w *world) view() inventory.NodeView {
-	return inventory.View(&inventory.Read{Ctx: context.Background(), Store: w.store}, w.id)
+	if rev := w.store.Rev(); w.last.ID == "" || w.lastRev != rev {
+		w.last, w.lastRev = inventory.View(&inventory.Read{Ctx: context.Background(), Store: w.store}, w.id), rev
+	}
+	return w.last
 }
 
 // turn lets everything take one step: the loop decides, acts happen, the machine boots, the agent works.
