@@ -19,6 +19,7 @@ type actRow struct {
 // The phases that get our agent onto a node, in order; phaseBoot waits for it.
 const (
 	phaseOff  = "power-off"
+	phaseOn   = "power-on"
 	phaseBoot = "boot"
 )
 
@@ -29,8 +30,8 @@ var actRows = []actRow{
 	{"provisioning-network", FenceProvide, "boot-device", "putting it on the provisioning network", "on the provisioning network only"},
 
 	{phaseOff, PowerOff, "boot-device", "switching it off through its BMC", "power is off, confirmed"},
-	{"boot-device", BootNetwork, "power-on", "setting the next boot to network", "next boot is from the network"},
-	{"power-on", PowerOn, phaseBoot, "switching it on through its BMC", "power is on, confirmed"},
+	{"boot-device", BootNetwork, phaseOn, "setting the next boot to network", "next boot is from the network"},
+	{phaseOn, PowerOn, phaseBoot, "switching it on through its BMC", "power is on, confirmed"},
 
 	{"boot-disk", BootDisk, "", "making the disk the first boot device", "the disk is the first boot device"},
 	{"attach", FenceAttach, "running", "putting it on its tenant's network", "on its tenant's network"},

@@ -174,6 +174,9 @@ func bootFor(v inventory.NodeView) bootVerdict {
 		return bootVerdict{httpboot.Wait, httpboot.Redeemed}
 	case s.Generation != v.State.V.Generation:
 		return bootVerdict{httpboot.Wait, httpboot.NoOrder}
+	case v.State.V.Work.Phase != phaseOn && v.State.V.Work.Phase != phaseBoot:
+		// Armed, but its power was not confirmed off yet: what asks is what ran before, perhaps a tenant's system.
+		return bootVerdict{httpboot.Wait, httpboot.NoOrder}
 	}
 	return bootVerdict{Kind: httpboot.Service}
 }

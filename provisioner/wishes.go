@@ -40,6 +40,8 @@ func decideWish(in Input) (Decision, bool) {
 			return answer(in, w, inventory.Refused, fmt.Sprintf("its SKU %q is not declared in site.yaml", in.View.Spec.V.SKU)), true
 		case ev == lifecycle.Approve && in.View.Spec.V.BMC.Addr == "":
 			return answer(in, w, inventory.Refused, "no BMC is known for it: --bmc ADDR --credential REF"), true
+		case st.State == inventory.Quarantined && in.View.Claim.Exists():
+			return answer(in, w, inventory.Refused, "its last tenant's system may still run: its power must be confirmed off first, which is tried for ever; pull it if the BMC cannot"), true
 		}
 		why := w.V.Verb + " by " + w.V.Actor
 		if w.V.Reason != "" {
@@ -48,6 +50,9 @@ func decideWish(in Input) (Decision, bool) {
 		d := answer(in, w, inventory.DoneOK, "now "+string(edge.To))
 		d.Note, d.Event, d.Say = false, ev, why
 		d.Change.Actor, d.Change.Reason = w.V.Actor, why
+		if ev == lifecycle.Return { // somebody has looked: it may fall silent twice more
+			d = d.then(func(st *inventory.NodeState) { st.Returns = 0 })
+		}
 		return d, true
 	}
 	if a, ok := powerActs[w.V.Arg]; ok && w.V.Verb == inventory.WishPower {
