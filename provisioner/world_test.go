@@ -300,7 +300,7 @@ func (w *world) perform(o inventory.Order, r *inventory.Report) {
 // its tenant's network where it is in use.
 func (w *world) settled(want inventory.State) bool {
 	v := w.view()
-	return v.State.V.State == want && (want != inventory.Ready || v.Avail.Exists()) && (want != inventory.InUse || w.place == "tenant")
+	return v.State.V.State == want && (want != inventory.Ready || v.Avail.Exists()) && (want != inventory.InUse || w.place == "tenant" && v.State.V.Work.Phase == "running")
 }
 
 // until turns until the node has settled in a state.
