@@ -27,12 +27,12 @@ bench-handoff: images ## hand-over by kexec against reboot, 3 each, in turn (abo
 	@bin/hostler-rack bench-handoff --images out/images
 
 unit: ## go vet and all Go tests: no root, minutes
-	go vet ./... && go test ./...
+	go vet ./... && go vet -tags rack ./... && go test ./...
 
 wire: deps ## tests on network namespaces, QEMU and ipmi_sim: root
 	HOSTLER_RACK=1 go test -tags rack -p 1 -count=1 -timeout 30m ./provisioner/... ./imaging/... ./cmd/hostler-agent/... ./internal/rack/...
 
-test: unit wire rack-test ## everything CI runs
+test: deps unit wire rack-test ## everything CI runs
 
 docs: ## the parts of docs/ that come from the code
 	go test ./inventory/lifecycle -run Docs -update && go test ./inventory/api -run OpenAPI -update

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -173,15 +174,13 @@ func checkSKU(s inventory.SKU) []string {
 	if len(s.Media) == 0 {
 		out = append(out, "media: a node without a medium cannot be erased or written: name at least one")
 	}
-	for _, p := range []string{s.BurnInProfile, s.VerifyProfile} {
-		if p != "" {
-			if !slices.ContainsFunc(burnin.Profiles, func(r burnin.Profile) bool { return r.Name == p }) {
-				out = append(out, fmt.Sprintf("test profile %q is not known to this version", p))
-			}
+	for key, p := range map[string]string{"burnin_profile": cmp.Or(s.BurnInProfile, "full"), "verify_profile": cmp.Or(s.VerifyProfile, "smoke")} {
+		if !slices.ContainsFunc(burnin.Profiles, func(r burnin.Profile) bool { return r.Name == p }) {
+			out = append(out, fmt.Sprintf("%s: %s is not known to this version; say smoke", key, p))
 		}
 	}
-	if !slices.Contains([]string{"", "network", "chassis"}, s.Trust) {
-		out = append(out, fmt.Sprintf("trust: %q is not network or chassis", s.Trust))
+	if s.Trust != "network" {
+		out = append(out, fmt.Sprintf("trust: %q: this version cannot prove that an agent sits behind its BMC, so say network to let secrets leave without that proof", s.Trust))
 	}
 	if !slices.Contains([]string{"", "kexec", "reboot"}, s.Handoff) {
 		out = append(out, fmt.Sprintf("handoff: %q is not kexec or reboot", s.Handoff))
