@@ -1,13 +1,17 @@
 package provisioner
 
-import "github.com/hostler-project/hostler/inventory"
+import (
+	"github.com/hostler-project/hostler/inventory"
+	"github.com/hostler-project/hostler/inventory/lifecycle"
+)
 
 // OrderFor is what a node's agent must do now: a pure function of the record. The order's id is in the record, so an
 // agent that asks again, or a daemon that has just started, gets the same.
 func OrderFor(v inventory.NodeView, rules *Rules) inventory.Order {
 	st := v.State.V
 	o := inventory.Order{ID: "idle", Kind: inventory.OrderIdle, Node: v.ID, Name: v.Name(), Generation: st.Generation, Session: v.Session.V.ID, Wipe: st.Wipe}
-	if st.Work.Order == "" {
+	row, _ := lifecycle.Get(st.State)
+	if st.Work.Order == "" || !row.Destroys && st.Work.Phase != inventory.OrderInspect { // whatever the record says: the table decides where anything may be destroyed
 		return o
 	}
 	switch st.Work.Phase {
