@@ -423,3 +423,7 @@ func TestPreventTransitionAlert(t *testing.T) {
 	}
 	w.in(inventory.InUse, "handed over") // a tenant's node is never quarantined under it
 }
+
+func claimOf(reservation string, hold time.Duration) ledger.ClaimRequest {
+	return ledger.ClaimRequest{Tenant: "acme", Reservation: reservation, SKU: "virtual", Hold: hold, Actor: "test"}
+}
