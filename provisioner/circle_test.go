@@ -91,6 +91,7 @@ func circle(w *world, before func()) string {
 // The daemon is killed at every turn of the circle, before it decides or between an act and the note of its result, and
 // the circle ends the same.
 func TestCircleSurvivesAKillAtEveryTurn(t *testing.T) {
+	t.Parallel()
 	want := circle(newWorld(t), func() {})
 	for _, afterAct := range []bool{false, true} {
 		for at, n := 1, 1; at <= n; at++ {
@@ -117,6 +118,7 @@ func TestCircleSurvivesAKillAtEveryTurn(t *testing.T) {
 // Every single write of the circle fails once without an answer, done or not done, whoever writes it, with the daemon
 // killed at that moment or not; and the circle ends the same.
 func TestCircleSurvivesAFaultAtEveryWrite(t *testing.T) {
+	t.Parallel()
 	want := circle(newWorld(t), func() {})
 	for _, c := range []struct{ done, kill bool }{{false, false}, {true, false}, {true, true}} {
 		for at, n := 1, 1; at <= n; at++ {

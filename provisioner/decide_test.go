@@ -90,8 +90,8 @@ func TestQuietNodeReachesItsDeadline(t *testing.T) {
 	w.must(err)
 	w.mute = true // nothing is heard of it: only the loop itself looks
 	begun := w.now
-	w.step = 500 * time.Millisecond
-	w.turns(3*7200, "given back", func() bool { return w.view().State.V.State != inventory.Reserved })
+	w.step = 5 * time.Second
+	w.turns(3*720, "given back", func() bool { return w.view().State.V.State != inventory.Reserved })
 	if took := w.now.Sub(begun); took > time.Hour+time.Minute {
 		t.Errorf("given back after %v", took)
 	}

@@ -166,7 +166,9 @@ func (l *Loop) apply(ctx context.Context, in Input, d Decision) bool {
 	wrote := true
 	switch {
 	case d.Act != "":
-		l.perform(ctx, v, d.Act)
+		if err = l.Ledger.Current(ctx, v); err == nil {
+			l.perform(ctx, v, d.Act)
+		}
 		wrote = false
 	case d.Event != "":
 		rev, err = l.Ledger.Move(ctx, v, d.Event, d.Change)

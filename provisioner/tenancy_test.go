@@ -373,6 +373,7 @@ func TestOldTestIsRunAgain(t *testing.T) {
 	w.put(inventory.KeySKU("virtual"), s)
 	w.until(inventory.Ready)
 	tested := w.view().State.V.Tested
+	w.step = 5 * time.Second
 	w.turns(3600, "verifying", func() bool { return w.view().State.V.State == inventory.Verifying })
 	if age := w.now.Sub(tested); age < 54*time.Minute || age > 56*time.Minute {
 		t.Errorf("tested again after %v", age)

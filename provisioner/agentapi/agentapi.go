@@ -42,8 +42,14 @@ type Server struct {
 	Order     func(inventory.NodeView) inventory.Order
 	Entering  func(v inventory.NodeView, order string) bool
 	Seed      func(inventory.NodeView) (inventory.SeedFiles, error) // unsealed and rendered
+	Blobs     Blobs                                                 // keeps test runs whole; may be nil
 	Now       func() time.Time
 	Log       *slog.Logger
+}
+
+// Blobs keep what is too large for the record, by digest (inventory/blob).
+type Blobs interface {
+	PutBytes(ctx context.Context, b []byte) (digest string, err error)
 }
 
 // Limits of what is read from an agent.
@@ -219,6 +225,13 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request, node, session st
 		http.Error(w, "denied", http.StatusForbidden)
 		return
 	}
+	if q.Done && q.Test != nil && s.Blobs != nil {
+		if err := s.keep(r.Context(), &q); err != nil {
+			s.Log.Error("a test run cannot be kept", "node", node, "err", err)
+			http.Error(w, "try again", http.StatusServiceUnavailable)
+			return
+		}
+	}
 	secs, _ := strconv.Atoi(r.URL.Query().Get("wait")) // absent or nonsense: no wait
 	until := time.Now().Add(min(time.Duration(secs)*time.Second, maxWait))
 	batches, stop := s.Copy.Subscribe()
@@ -240,6 +253,16 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request, node, session st
 			return
 		}
 	}
+}
+
+// keep stores a finished test run whole; the record gets verdict, values and the pointer.
+func (s *Server) keep(ctx context.Context, q *inventory.Report) error {
+	b, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	q.Test.Blob, err = s.Blobs.PutBytes(ctx, b)
+	return err
 }
 
 // next is the answer to a report; ready is false while there is nothing new to say.
