@@ -21,6 +21,7 @@ import (
 	"github.com/hostler-project/hostler/internal/version"
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/api"
+	"github.com/hostler-project/hostler/inventory/blob"
 	"github.com/hostler-project/hostler/inventory/web"
 	"github.com/hostler-project/hostler/provisioner"
 	"github.com/hostler-project/hostler/provisioner/agentapi"
@@ -84,7 +85,11 @@ func (d *daemon) listenBoot(_ context.Context, parts []part) ([]part, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/metadata", home.Handler())
 	mux.Handle("/phone-home/", home.Handler())
-	agents := &agentapi.Server{Store: d.store, Copy: d.copy, Authority: d.keys.Authority, Loop: d.loop, Entering: provisioner.Entering,
+	blobs, err := blob.NewDir(filepath.Join(d.cfg.Data, "blobs"))
+	if err != nil {
+		return nil, err
+	}
+	agents := &agentapi.Server{Store: d.store, Blobs: blobs, Copy: d.copy, Authority: d.keys.Authority, Loop: d.loop, Entering: provisioner.Entering,
 		Order: func(v inventory.NodeView) inventory.Order { return provisioner.OrderFor(v, d.loop.Rules) }, Seed: d.seed, Now: time.Now, Log: d.log}
 	done := map[netip.Addr]bool{}
 	for i, s := range d.segments {

@@ -58,7 +58,7 @@ func (s *Story) BenchHandoff(ctx context.Context) error {
 
 // handoff has b rented once under a SKU and returned, and gives the seconds of its hand-over.
 func (s *Story) handoff(ctx context.Context, sku, reservation string) (float64, error) {
-	if _, err := s.manifest(ctx, sku); err != nil {
+	if err := s.become(ctx, sku); err != nil {
 		return 0, err
 	}
 	if err := s.state(ctx, "b", "ready", 10*time.Minute); err != nil {
@@ -100,6 +100,31 @@ func (s *Story) handoff(ctx context.Context, sku, reservation string) (float64, 
 		return 0, err
 	}
 	return at.Sub(verified).Seconds(), s.state(ctx, "b", "ready", 10*time.Minute)
+}
+
+// become gives b a SKU: a node keeps its own while it is ready, so it goes through quarantine.
+func (s *Story) become(ctx context.Context, sku string) error {
+	rows, err := s.nodes(ctx)
+	if err != nil {
+		return err
+	}
+	if rows["b"].ID == "" {
+		_, err := s.manifest(ctx, sku)
+		return err
+	}
+	if _, err := s.hostler(ctx, nil, "node", "quarantine", "b", "--reason", "the bench changes its SKU", "--yes"); err != nil {
+		return err
+	}
+	if err := s.until(ctx, "b", time.Minute, "quarantined", func(r Row) bool { return r.State == "quarantined" }); err != nil {
+		return err
+	}
+	if _, err := s.manifest(ctx, sku); err != nil {
+		return err
+	}
+	if _, err := s.hostler(ctx, nil, "node", "return", "b", "--reason", "bench", "--yes"); err != nil {
+		return err
+	}
+	return s.until(ctx, "b", time.Minute, "returned", func(r Row) bool { return r.State != "quarantined" })
 }
 
 func median(v []float64) float64 {

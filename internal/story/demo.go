@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hostler-project/hostler/internal/rack"
+	"github.com/hostler-project/hostler/inventory"
+	"github.com/hostler-project/hostler/inventory/lifecycle"
 )
 
 // Demo walks two servers until one is rented and in use and one is ready, shows how, and then waits for ctx to end.
@@ -136,15 +138,19 @@ func (s *Story) draw(rows map[string]Row) {
 		if !ok {
 			continue
 		}
-		line := fmt.Sprintf("   %s  %-12s %s", n.Name, r.State, r.Live.Say)
+		head := fmt.Sprintf("   %s  %-12s %4.0f s ", n.Name, r.State, time.Since(r.Since).Seconds())
+		line := head + r.Live.Say
 		if p := r.Live.Progress; p != nil && p.Total > 0 {
-			line = fmt.Sprintf("   %s  %-12s %s %s", n.Name, r.State, bar(p.Done, p.Total), p.What)
+			line = head + bar(p.Done, p.Total) + " " + p.What
 			if p.LeftS >= 0 {
 				line += fmt.Sprintf(", %.0f s left", p.LeftS)
 			}
 		}
-		if len(line) > 100 {
-			line = line[:100]
+		if len(line) > 80 {
+			line = line[:80]
+		}
+		if next := after(r.State); next != "" {
+			line += " → " + next
 		}
 		b.WriteString(line + "\n")
 		lines++
@@ -153,6 +159,16 @@ func (s *Story) draw(rows map[string]Row) {
 	if lines > 0 {
 		fmt.Fprint(s.Out, b.String())
 	}
+}
+
+// after is where a node goes from a state when all is well.
+func after(state string) string {
+	for _, ev := range []lifecycle.Event{lifecycle.Done, lifecycle.Claim, lifecycle.Confirm, lifecycle.Approve} {
+		if e, err := lifecycle.Find(inventory.State(state), ev); err == nil {
+			return string(e.To)
+		}
+	}
+	return ""
 }
 
 func bar(done, total int64) string {

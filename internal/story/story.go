@@ -230,6 +230,7 @@ func (s *Story) say(format string, a ...any) {
 type Row struct {
 	ID, Name, State, Why, Firmware, IP string
 	Rentable                           bool
+	Since                              time.Time
 	MACs                               []string
 	Live                               struct {
 		Say      string

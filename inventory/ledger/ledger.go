@@ -264,6 +264,22 @@ func (l *Ledger) write(t *inventory.Txn, next inventory.NodeView, st inventory.N
 	return nil
 }
 
+// Current makes sure, by a fresh read, that the node's record is still the one that v shows and that this replica still
+// owns it. It is asked right before every act to the outside world: a record that moved on, a replica that was replaced
+// and a store that cannot be reached start nothing.
+func (l *Ledger) Current(ctx context.Context, v inventory.NodeView) error {
+	for _, c := range append(l.term(v.ID), v.State.Unchanged()) {
+		kv, err := l.Store.Get(ctx, c.Key)
+		switch {
+		case err != nil:
+			return err
+		case c.Create != 0 && kv.Create != c.Create, c.Create == 0 && kv.Mod != c.Mod:
+			return ErrConflict
+		}
+	}
+	return nil
+}
+
 func (l *Ledger) term(node string) []inventory.Cond {
 	if l.Term == nil {
 		return nil
