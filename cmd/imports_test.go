@@ -50,6 +50,7 @@ var mayImport = []struct {
 	{"cmd/hostler-agent", "inventory imaging/... health/... internal/version", "records' store, API, provisioner"},
 	{"cmd/hostler-rack", "internal/...", "the daemon's parts"},
 	{"internal/version", "", "everything"},
+	{"internal/story", "internal/... inventory inventory/lifecycle", "how any of it is done: it runs the programs"},
 	{"internal", "internal/...", "the product: it runs the programs"},
 }
 
