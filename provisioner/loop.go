@@ -216,7 +216,11 @@ func (l *Loop) apply(ctx context.Context, in Input, d Decision) bool {
 func (l *Loop) failed(n *track, v inventory.NodeView, d Decision, err error) time.Duration {
 	n.dirty = false
 	if errors.Is(err, ledger.ErrConflict) {
-		return 20 * time.Millisecond
+		n.failing = min(max(2*n.failing, 20*time.Millisecond), 2*time.Second)
+		if n.failing == 2*time.Second { // seven times in a row: not the usual race
+			l.Log.Warn("our writes keep losing; another hostlerd may have taken this node's shard", "node", v.ID, "decision", d.Say)
+		}
+		return n.failing
 	}
 	n.failing = min(max(2*n.failing, 200*time.Millisecond), 10*time.Second)
 	n.decided.Say = d.Say + ": " + err.Error()

@@ -58,6 +58,9 @@ func (d *daemon) listen(ctx context.Context) ([]part, error) {
 		return nil, err
 	}
 	ds := &dhcp.Server{Segments: d.segments, Directory: d.dir, Log: d.log,
+		Seen: func(q dhcp.Query) {
+			d.log.Info("a machine that nobody knows", "asked", q.Type, "segment", q.Segment, "mac", q.MAC.String(), "uuid", q.UUID)
+		},
 		Rival: func(segment string, server netip.Addr) {
 			d.log.Warn("another DHCP server answers on a segment of ours: find it and switch it off", "segment", segment, "server", server)
 		}}
