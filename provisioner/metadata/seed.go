@@ -10,8 +10,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-
-	"github.com/goccy/go-yaml"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hostler-project/hostler/inventory"
 )
@@ -25,48 +25,60 @@ type Network struct {
 }
 
 // Render makes the NoCloud files of an instance (cloud-init's NoCloud data source; network config version 2).
-// phoneHome is a URL; "" leaves it out.
+// phoneHome is a URL; "" leaves it out. Host name and keys must be UTF-8; user data is the tenant's, and goes as it is.
 func Render(in inventory.Instance, seed inventory.Seed, n Network, phoneHome string) (inventory.SeedFiles, error) {
 	host := seed.Hostname
 	if host == "" {
 		host = strings.ToLower(in.ID)
 	}
+	if !utf8.ValidString(host) || !utf8.ValidString(strings.Join(seed.SSHKeys, "")) {
+		return inventory.SeedFiles{}, fmt.Errorf("metadata: host name or SSH keys of %s are not UTF-8 text", in.ID)
+	}
 	files := inventory.SeedFiles{UserData: []byte(seed.UserData)}
-	meta := yaml.MapSlice{{Key: "instance-id", Value: in.ID}, {Key: "local-hostname", Value: host}}
-	if len(seed.SSHKeys) > 0 {
-		meta = append(meta, yaml.MapItem{Key: "public-keys", Value: seed.SSHKeys})
-	}
-	var err error
-	if files.MetaData, err = yaml.Marshal(meta); err != nil {
-		return files, fmt.Errorf("metadata: meta-data of %s: %v", in.ID, err)
-	}
-	if phoneHome != "" {
-		v, err := yaml.Marshal(map[string]any{"phone_home": yaml.MapSlice{{Key: "url", Value: phoneHome}, {Key: "post", Value: "all"}, {Key: "tries", Value: 10}}})
-		if err != nil {
-			return files, fmt.Errorf("metadata: vendor-data of %s: %v", in.ID, err)
+	meta := "instance-id: " + quote(in.ID) + "\nlocal-hostname: " + quote(host) + "\n"
+	for i, key := range seed.SSHKeys {
+		if i == 0 {
+			meta += "public-keys:\n"
 		}
-		files.VendorData = append([]byte("#cloud-config\n"), v...)
+		meta += "- " + quote(key) + "\n"
+	}
+	files.MetaData = []byte(meta)
+	if phoneHome != "" {
+		files.VendorData = []byte("#cloud-config\nphone_home:\n  url: " + quote(phoneHome) + "\n  post: all\n  tries: 10\n")
 	}
 	if n.MAC == "" || !n.Address.IsValid() {
 		return files, nil
 	}
-	eth := yaml.MapSlice{
-		{Key: "match", Value: map[string]string{"macaddress": n.MAC}},
-		{Key: "addresses", Value: []string{n.Address.String()}},
-	}
+	net := "version: 2\nethernets:\n  tenant0:\n    match:\n      macaddress: " + quote(n.MAC) + "\n    addresses:\n    - " + quote(n.Address.String()) + "\n"
 	if n.Gateway.IsValid() {
-		eth = append(eth, yaml.MapItem{Key: "routes", Value: []map[string]string{{"to": "default", "via": n.Gateway.String()}}})
+		net += "    routes:\n    - to: default\n      via: " + quote(n.Gateway.String()) + "\n"
 	}
-	if len(n.DNS) > 0 {
-		dns := make([]string, len(n.DNS))
-		for i, a := range n.DNS {
-			dns[i] = a.String()
+	for i, a := range n.DNS {
+		if i == 0 {
+			net += "    nameservers:\n      addresses:\n"
 		}
-		eth = append(eth, yaml.MapItem{Key: "nameservers", Value: map[string][]string{"addresses": dns}})
+		net += "      - " + quote(a.String()) + "\n"
 	}
-	files.NetworkConfig, err = yaml.Marshal(yaml.MapSlice{{Key: "version", Value: 2}, {Key: "ethernets", Value: map[string]any{"tenant0": eth}}})
-	if err != nil {
-		return files, fmt.Errorf("metadata: network-config of %s: %v", in.ID, err)
-	}
+	files.NetworkConfig = []byte(net)
 	return files, nil
+}
+
+// quote writes a value as YAML that reads as this text under every version of YAML. Plain, "yes" would be a boolean and
+// 52:54:00:12:34:56 a number in base 60 to cloud-init's reader (YAML 1.1), and some text no YAML at all.
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < ' ' || r >= 0x7f && r < 0xa0 || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) || r == 0xfeff || r == 0xfffe || r == 0xffff:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
 }

@@ -1,10 +1,12 @@
 package metadata
 
 import (
+	"crypto/subtle"
 	"encoding/json"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/hostler-project/hostler/inventory"
@@ -50,7 +52,7 @@ func (s *Service) metadata(w http.ResponseWriter, r *http.Request) {
 func (s *Service) phoneHome(w http.ResponseWriter, r *http.Request) {
 	v, ok := s.from(r)
 	id := r.PathValue("instance")
-	if !ok || v.Instance.V.ID != id || r.PathValue("secret") != s.Secret(id) {
+	if !ok || v.Instance.V.ID != id || subtle.ConstantTimeCompare([]byte(r.PathValue("secret")), []byte(s.Secret(id))) != 1 {
 		http.NotFound(w, r)
 		return
 	}
@@ -65,6 +67,7 @@ func (s *Service) phoneHome(w http.ResponseWriter, r *http.Request) {
 			p.HostKeys = append(p.HostKeys, strings.TrimSpace(values[0]))
 		}
 	}
+	slices.Sort(p.HostKeys) // a form has no order
 	s.Home(v.ID, p)
 	s.Log.Info("tenant system phoned home", "node", v.ID, "instance", id)
 	w.WriteHeader(http.StatusNoContent)
