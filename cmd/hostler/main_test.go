@@ -62,7 +62,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"store": storeCmd, "handover": handoverCmd, "settle": settleCmd, "offer": offerCmd, "disk": diskCmd, "container": containerCmd,
-			"trust": trustCmd, "spoil": spoilCmd, "edit": editCmd, "forge": forgeCmd, "unseen": unseenCmd,
+			"trust": trustCmd, "spoil": spoilCmd, "edit": editCmd, "forge": forgeCmd, "unseen": unseenCmd, "hash": hashCmd,
 		},
 	})
 }
@@ -208,6 +208,22 @@ func unseenCmd(ts *testscript.TestScript, _ bool, args []string) {
 			}
 		}
 	}
+}
+
+// hash NAME: puts the hash of the token of that name into $hash.
+func hashCmd(ts *testscript.TestScript, _ bool, args []string) {
+	s, _ := theSite(ts)
+	all, err := s.Store.List(context.Background(), inventory.PrefixTokens, inventory.ListOptions{})
+	ts.Check(err)
+	for _, kv := range all.KVs {
+		t, err := inventory.Decode[inventory.Token](kv)
+		ts.Check(err)
+		if t.V.Name == args[0] {
+			ts.Setenv("hash", strings.TrimPrefix(kv.Key, inventory.PrefixTokens)[:8])
+			return
+		}
+	}
+	ts.Fatalf("no token of %s", args[0])
 }
 
 // library is the daemon's image store, as hostlerd wires it.

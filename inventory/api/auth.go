@@ -58,6 +58,8 @@ func NewToken(ctx context.Context, store inventory.Store, t inventory.Token) (se
 		return "", fmt.Errorf("api: token of role %q: it must be one of %v", t.Role, TokenRoles)
 	case t.Role == RoleRental && !idForm.MatchString(t.Tenant):
 		return "", fmt.Errorf("api: a rental token needs a tenant, not %q", t.Tenant)
+	case t.Role != RoleRental && t.Tenant != "":
+		return "", fmt.Errorf("api: a %s token has no tenant, not even %q", t.Role, t.Tenant)
 	}
 	raw := make([]byte, 32)
 	if _, err := rand.Read(raw); err != nil {
@@ -118,7 +120,7 @@ func (s *Server) token(ctx context.Context, secret string) (inventory.Doc[invent
 	switch {
 	case err != nil && !errors.Is(err, inventory.ErrNewer):
 		return none, err
-	case err != nil, !t.Exists(), !t.V.Expires.IsZero() && s.Now().After(t.V.Expires):
+	case err != nil, !t.Exists(), s.expired(t.V):
 		return none, errNoToken
 	}
 	t.KV.Key = key

@@ -106,8 +106,9 @@ func TestStoreAway(t *testing.T) {
 	bodies := map[string]any{"wish": api.WishRequest{Verb: "return"}, "approve-node": api.Approval{SKU: "x"}, "import-manifest": api.ManifestRequest{CSV: "name\n"},
 		"put-credential": api.BMCLogin{User: "u", Password: "p"}, "check-image": api.SignedManifest{Manifest: []byte("x"), Signature: []byte("signed")},
 		"commit-image": api.SignedManifest{Manifest: []byte("\n"), Signature: []byte("signed")}, "claim": api.ClaimRequest{Reservation: "r", SKU: "x"},
-		"confirm-claim": api.Confirmation{Image: "x"}, "renew-claim": map[string]string{"hold": "1m"}, "release-claim": map[string]string{}}
-	fill := strings.NewReplacer("{node}", "gpu001", "{wish}", "w", "{ref}", "r", "{image}", strings.Repeat("0", 64), "{digest}", strings.Repeat("0", 64), "{id}", "r-1", "{wipe}", "1")
+		"confirm-claim": api.Confirmation{Image: "x"}, "renew-claim": map[string]string{"hold": "1m"}, "release-claim": map[string]string{},
+		"create-token": api.TokenRequest{Name: "x", Role: api.RoleReadonly}}
+	fill := strings.NewReplacer("{node}", "gpu001", "{wish}", "w", "{ref}", "r", "{image}", strings.Repeat("0", 64), "{digest}", strings.Repeat("0", 64), "{id}", "r-1", "{wipe}", "1", "{hash}", "ffffffff")
 	for _, r := range api.Routes {
 		code, b := call(t, s, admin, r.Method, fill.Replace(r.Path), bodies[r.Name])
 		switch {

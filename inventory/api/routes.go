@@ -54,6 +54,10 @@ var Routes = []Route{
 	{"GET", "/v1/credentials", staff, "list-credentials", "List the names of the sealed BMC credentials.", 0, do((*Server).listCredentials)},
 	{"PUT", "/v1/credentials/{ref}", hands, "put-credential", "Seal a BMC user and password under a name. They are never given out.", 4096, do((*Server).putCredential)},
 
+	{"POST", "/v1/tokens", admins, "create-token", "Make a token. Its secret is in this answer and nowhere else.", 0, do((*Server).createToken)},
+	{"GET", "/v1/tokens", admins, "list-tokens", "List the tokens, without their secrets.", 0, do((*Server).listTokens)},
+	{"DELETE", "/v1/tokens/{hash}", admins, "revoke-token", "Revoke the token whose hash begins so.", 0, do((*Server).revokeToken)},
+
 	{"GET", "/v1/images", all, "list-images", "List the images that can be rented with.", 0, do((*Server).listImages)},
 	{"POST", "/v1/images/check", admins, "check-image", "Hand in a signed manifest; learn which bytes are missing.", maxManifest, do((*Server).checkImage)},
 	{"PUT", "/v1/images/{image}/chunks/{digest}", admins, "put-chunk", "Hand in one packed chunk.", 5 * mib, do((*Server).putChunk)},

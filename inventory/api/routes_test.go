@@ -81,7 +81,7 @@ func TestWhoMay(t *testing.T) {
 	}
 	wrong := map[string]string{"none": "", "made up": strings.Repeat("A", 43), "short": "A", "of a login link": once, "expired": old}
 	fill := strings.NewReplacer("{node}", "nobody", "{wish}", "w", "{ref}", "nothing", "{image}", strings.Repeat("0", 64),
-		"{digest}", strings.Repeat("0", 64), "{id}", "r-1", "{wipe}", "1")
+		"{digest}", strings.Repeat("0", 64), "{id}", "r-1", "{wipe}", "1", "{hash}", "ffffffff")
 	var first []byte
 	for _, r := range api.Routes {
 		path := fill.Replace(r.Path)
@@ -116,7 +116,7 @@ func TestWhoMay(t *testing.T) {
 		}
 	}
 	// What has no row is refused: without a token like everything else, with one as unknown.
-	for _, path := range []string{"/", "/v1", "/v2/nodes", "/v1/nodes/a/b/c", "/openapi.json", "/docs", "/v1/../v1/tokens"} {
+	for _, path := range []string{"/", "/v1", "/v2/nodes", "/v1/nodes/a/b/c", "/openapi.json", "/docs", "/v1/../v1/secrets"} {
 		if code, b := call(t, s, "", "GET", path, nil); code != http.StatusUnauthorized || !bytes.Equal(b, first) {
 			t.Errorf("%s without a token: %d %s", path, code, b)
 		}

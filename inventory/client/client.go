@@ -231,6 +231,22 @@ func (c *Client) PutCredential(ctx context.Context, ref string, l api.BMCLogin) 
 	return send[api.CredentialInfo](ctx, c, "PUT", "/v1/credentials/"+url.PathEscape(ref), l)
 }
 
+// CreateToken makes a token; its secret is in this answer and nowhere else.
+func (c *Client) CreateToken(ctx context.Context, q api.TokenRequest) (api.MadeToken, error) {
+	return send[api.MadeToken](ctx, c, "POST", "/v1/tokens", q)
+}
+
+// Tokens lists the tokens, without their secrets.
+func (c *Client) Tokens(ctx context.Context) ([]api.TokenInfo, error) {
+	l, err := get[api.TokenList](ctx, c, "/v1/tokens", nil)
+	return l.Tokens, err
+}
+
+// RevokeToken ends the token whose hash begins so.
+func (c *Client) RevokeToken(ctx context.Context, hash string) (api.TokenInfo, error) {
+	return send[api.TokenInfo](ctx, c, "DELETE", "/v1/tokens/"+url.PathEscape(hash), nil)
+}
+
 // Images lists the images on offer.
 func (c *Client) Images(ctx context.Context) ([]inventory.ImageRecord, error) {
 	l, err := get[api.ImageList](ctx, c, "/v1/images", nil)
