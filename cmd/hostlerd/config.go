@@ -107,9 +107,12 @@ func loadConfig(path string) (Config, error) {
 // parseConfig decodes strictly. The decoder stops at the first misspelt key, so the keys are looked at one by one: each
 // fault is shown with line, column and the line itself.
 func parseConfig(path string, b []byte, c *Config) error {
+	if saysNothing(b) {
+		return nil
+	}
 	d := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict())
 	err := d.Decode(c)
-	if err == nil || errors.Is(err, errEOF) {
+	if err == nil {
 		return nil
 	}
 	return fmt.Errorf("config %s:\n%s", path, allFaults(b, err))

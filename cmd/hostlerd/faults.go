@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"reflect"
 	"strings"
@@ -13,8 +12,6 @@ import (
 )
 
 type logLevel = slog.Level
-
-var errEOF = io.EOF // an empty file is a configuration that says nothing
 
 // allFaults shows every misspelt key of a file, each with line, column and what was probably meant. When no key is
 // misspelt, the decoder's own fault (a wrong type, broken YAML) is shown with its excerpt.
@@ -61,7 +58,7 @@ func misspeltPair(v *ast.MappingValueNode, t reflect.Type, path string, out *[]s
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
 		if name == key {
-			misspelt(v.Value, t.Field(i).Type, path+key+".", out)
+			misspelt(v.Value, t.Field(i).Type, within(path, key), out)
 			return
 		}
 		if name != "" && name != "-" {
@@ -69,5 +66,26 @@ func misspeltPair(v *ast.MappingValueNode, t reflect.Type, path string, out *[]s
 		}
 	}
 	at := v.Key.GetToken().Position
-	*out = append(*out, fmt.Sprintf("  line %d, column %d: %s%s is not a key; the keys here are %s", at.Line, at.Column, path, key, strings.Join(names, ", ")))
+	*out = append(*out, fmt.Sprintf("  line %d, column %d: %s is not a key; the keys here are %s", at.Line, at.Column, within(path, key), strings.Join(names, ", ")))
+}
+
+func within(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// saysNothing is true for a file without a single key. The decoder would take it as null, and wipe the defaults.
+func saysNothing(b []byte) bool {
+	f, err := parser.ParseBytes(b, 0)
+	if err != nil {
+		return false
+	}
+	for _, d := range f.Docs {
+		if d.Body != nil && d.Body.Type() != ast.NullType && d.Body.Type() != ast.CommentType {
+			return false
+		}
+	}
+	return true
 }
