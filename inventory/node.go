@@ -54,7 +54,7 @@ type Spec struct {
 // A BMCSpec says how to reach a node's controller. Credential names a sealed credential, never holds one.
 type BMCSpec struct {
 	Addr       string `json:"addr,omitempty"`
-	Protocol   string `json:"protocol,omitempty"` // ipmi or redfish
+	Protocol   string `json:"protocol,omitempty"` // ipmi; package bmc speaks no other
 	Credential string `json:"credential,omitempty"`
 }
 

@@ -180,7 +180,7 @@ func (a *app) nodeApprove() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&q.SKU, "sku", "", "what it must be; site.yaml declares them")
 	f.StringVar(&q.BMC, "bmc", "", "address of its BMC, with :port where it is not the usual one")
-	f.StringVar(&q.Protocol, "protocol", "", "of its BMC: ipmi (default) or redfish")
+	f.StringVar(&q.Protocol, "protocol", "", "of its BMC: ipmi (default), the only one that this version speaks")
 	f.StringVar(&q.Credential, "credential", "", "name of a credential (hostler bmc credential set)")
 	f.StringVar(&q.Name, "name", "", "what people call it")
 	f.StringVar(&q.IP, "ip", "", "its fixed address on the segment")

@@ -139,7 +139,7 @@ func (s *Server) showWish(ctx context.Context, in *showWishInput) (inventory.Wis
 type Approval struct {
 	SKU        string `json:"sku,omitempty"`
 	BMC        string `json:"bmc,omitempty" doc:"Address of its controller, with a port where it is not the usual one."`
-	Protocol   string `json:"protocol,omitempty" enum:"ipmi,redfish"`
+	Protocol   string `json:"protocol,omitempty" doc:"Of the BMC: ipmi, which is also the default. This version speaks no other."`
 	Credential string `json:"credential,omitempty" doc:"Name of a sealed credential."`
 	Name       string `json:"name,omitempty"`
 	IP         string `json:"ip,omitempty"`
@@ -259,8 +259,8 @@ func specFaults(s inventory.Spec) []string {
 			bad("bmc_addr", a, "write an address or name, with :port where it is not the usual one")
 		}
 	}
-	if p := s.BMC.Protocol; p != "" && p != "ipmi" && p != "redfish" {
-		bad("bmc_protocol", p, "ipmi or redfish")
+	if p := s.BMC.Protocol; p != "" && p != "ipmi" {
+		bad("bmc_protocol", p, "this version speaks ipmi only")
 	}
 	for _, m := range s.MACs {
 		if hw, err := net.ParseMAC(m); err != nil || len(hw) != 6 {
