@@ -86,7 +86,7 @@ func TestDriveGoneSinceLastTime(t *testing.T) {
 	w.disks = w.disks[:1]
 	w.release("r")
 	w.until(inventory.Quarantined)
-	w.in(inventory.Quarantined, "slot 0000:00:05.0: expected nvme1 serial D1", "found nothing", "held data since the last certificate")
+	w.in(inventory.Quarantined, "slot 0000:00:05.0: expected nvme1 serial D1", "found nothing", "held data since the last certificate", "hostler node return")
 	w.wish(inventory.WishReturn, "") // it does not help to ask again
 	w.until(inventory.Quarantined)
 	w.in(inventory.Quarantined, "serial D1")

@@ -46,7 +46,7 @@ func judge(in Input, hw inventory.Hardware) Decision {
 	for _, m := range facts.MediaEver {
 		if !now[m.Key()] {
 			ever = append(ever, m)
-			faults = append(faults, "slot "+m.Slot+": expected "+m.String()+", which held data since the last certificate, found nothing: put it back, or hostler node repair with what became of it")
+			faults = append(faults, "slot "+m.Slot+": expected "+m.String()+", which held data since the last certificate, found nothing: put it back, then hostler node return "+in.View.Name()+"; if it cannot come back, leave the node here: what became of a removed medium is for a later version to record")
 		}
 	}
 	if want := in.View.Spec.V.Serial; want != "" && !strings.EqualFold(want, hw.Serial) {
