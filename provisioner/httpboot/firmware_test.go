@@ -191,7 +191,7 @@ func tap(t *testing.T) {
 
 // serveAll runs the three servers until the test ends.
 func serveAll(t *testing.T, s *story, noAdvert bool) {
-	const loader = "/usr/lib/ipxe/snponly-x86_64.efi"
+	const loader = "/usr/lib/ipxe/snponly.efi" // Debian's name of the x86-64 build
 	data, err := os.ReadFile(loader)
 	must(t, err)
 	us := netip.MustParseAddr("192.168.77.1")
