@@ -135,11 +135,7 @@ type Controller struct {
 	log    *slog.Logger
 }
 
-// Open logs in. The error is an *Error. log may be nil.
-func Open(ctx context.Context, t Target, log *slog.Logger) (*Controller, error) {
-	return open(ctx, t, log, patient(), &logins{now: time.Now})
-}
-
+// open logs in. The error is an *Error. log may be nil.
 func open(ctx context.Context, t Target, log *slog.Logger, p pace, l *logins) (*Controller, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)

@@ -331,7 +331,7 @@ func TestTargets(t *testing.T) {
 				t.Fatalf("got %q, %v; want %q", got.Addr, err, row.addr)
 			}
 			if err != nil {
-				_, err = Open(t.Context(), row.in, nil)
+				_, err = open(t.Context(), row.in, nil, patient(), &logins{now: time.Now})
 				asError(t, err)
 				if !strings.Contains(err.Error(), row.says) {
 					t.Errorf("%q does not say %q", err, row.says)

@@ -3,6 +3,7 @@ package imaging
 import (
 	"bytes"
 	"context"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -57,6 +58,16 @@ func testKey(t testing.TB) (PrivateKey, PublicKey) {
 		t.Fatal(err)
 	}
 	return key, pub
+}
+
+// Chunk makes an image folder a source.
+func (f *Folder) Chunk(_ context.Context, digest string, _ int) (io.ReadCloser, error) {
+	return f.OpenChunk(digest)
+}
+
+// Chunk makes a library a source.
+func (l Library) Chunk(_ context.Context, digest string, _ int) (io.ReadCloser, error) {
+	return l.OpenChunk(digest)
 }
 
 // packed packs the test disk and reads the folder back, every chunk verified.

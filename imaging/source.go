@@ -88,13 +88,3 @@ func (s *HTTPSource) get(ctx context.Context, path string, limit int64) (io.Read
 	}
 	return nil, fmt.Errorf("imaging: fetch %s: %s", url, resp.Status)
 }
-
-// Chunk makes an image folder a source.
-func (f *Folder) Chunk(_ context.Context, digest string, _ int) (io.ReadCloser, error) {
-	return f.OpenChunk(digest)
-}
-
-// Chunk makes a library a source.
-func (l Library) Chunk(_ context.Context, digest string, _ int) (io.ReadCloser, error) {
-	return l.OpenChunk(digest)
-}

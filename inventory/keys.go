@@ -45,7 +45,6 @@ func KeyPublic(node string) string  { return PrefixPublic + node }
 func KeyAvail(node string) string   { return PrefixAvail + node }
 func KeyClaim(node string) string   { return PrefixClaims + node }
 func KeySession(node string) string { return PrefixSessions + node }
-func KeyBMC(node string) string     { return PrefixBMC + node }
 
 func KeyHealth(node, source string) string    { return PrefixHealth + node + "/" + source }
 func KeyReservation(tenant, id string) string { return PrefixReservations + tenant + "/" + id }
@@ -57,7 +56,6 @@ func KeySKU(name string) string               { return PrefixSKUs + name }
 func KeyImage(digest string) string           { return PrefixImages + digest }
 func KeyCredential(ref string) string         { return PrefixCredentials + ref }
 func KeyToken(hash string) string             { return PrefixTokens + hash }
-func KeyReplica(id string) string             { return PrefixReplicas + id }
 func KeyShard(n int) string                   { return fmt.Sprintf("%s%02d", PrefixShards, n) }
 
 // KeyID is where one identity of a node is registered. Kinds are serial, uuid, mac, ip and name.

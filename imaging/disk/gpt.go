@@ -75,12 +75,6 @@ func NewGUID() GUID {
 	return g
 }
 
-// String gives the usual text form.
-func (g GUID) String() string {
-	return fmt.Sprintf("%08X-%04X-%04X-%X-%X", binary.LittleEndian.Uint32(g[:]), binary.LittleEndian.Uint16(g[4:]),
-		binary.LittleEndian.Uint16(g[6:]), g[8:10], g[10:])
-}
-
 // ErrNoTable is in the chain of ReadTable's error when there is no GUID partition table at all.
 var ErrNoTable = errors.New("no GUID partition table")
 

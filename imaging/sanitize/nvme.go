@@ -72,8 +72,6 @@ func (s Status) Error() string {
 	return fmt.Sprintf("NVMe status 0x%x", uint16(s))
 }
 
-func (s Status) is(code Status) bool { return s&0x7ff == code }
-
 // caps is Identify Controller as far as we use it (figure 275).
 type caps struct {
 	inventory.MediumCaps

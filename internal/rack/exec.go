@@ -34,10 +34,6 @@ func (r *Rack) Dial(ctx context.Context, network, addr string) (net.Conn, error)
 	return r.ns.dial(ctx, network, addr)
 }
 
-// InNetns runs f on a thread inside the namespace. What f opens stays usable; a
-// process that f starts would lose the namespace's protection, use Exec.
-func (r *Rack) InNetns(f func() error) error { return r.ns.visit(f) }
-
 // A Daemon is a program that serves the rack from inside its namespace: hostlerd.
 // It can be killed and started again with the same words.
 type Daemon struct {

@@ -89,7 +89,7 @@ type ears struct{ conn net.PacketConn }
 func listenDHCP(t *testing.T, r *Rack) ears {
 	t.Helper()
 	var e ears
-	err := r.InNetns(func() (err error) {
+	err := r.ns.visit(func() (err error) {
 		e.conn, err = net.ListenPacket("udp4", ":67")
 		return err
 	})

@@ -66,7 +66,7 @@ func TestTheFenceReallyCutsAndReconnects(t *testing.T) {
 func TestDoorsLeadIntoTheNamespace(t *testing.T) {
 	r := startRack(t)
 	var inside net.Listener
-	err := r.InNetns(func() (err error) {
+	err := r.ns.visit(func() (err error) {
 		inside, err = net.Listen("tcp", insideAPI)
 		return err
 	})

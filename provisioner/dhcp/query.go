@@ -16,7 +16,7 @@ type Query struct {
 	Segment     string           // name of the segment it is on
 	Type        Type             // what it asks
 	MAC         net.HardwareAddr // six bytes; from the chaddr field
-	UUID        string           // option 97 as SMBIOS, BMCs and dmidecode print it; "" if absent or a vendor's dummy. See SameUUID.
+	UUID        string           // option 97 as SMBIOS, BMCs and dmidecode print it; "" if absent or a vendor's dummy
 	Arch        Arch             // option 93; meaningful if PXE or HTTP
 	UserClass   string           // option 77, printable part
 	VendorClass string           // option 60, printable part
@@ -57,15 +57,8 @@ var dummyUUIDs = map[string]bool{
 	"78563412-3412-7856-90ab-cddeefaabbcc": true,
 }
 
-// SameUUID says whether two UUIDs are equal in either byte order. SMBIOS
-// stores the first three fields little-endian and OVMF and iPXE send them so
-// in option 97 (both seen here), which uuid undoes; RFC 4578 does not say, and
-// other firmware may have turned them round before.
-func SameUUID(a, b string) bool {
-	a, b = strings.ToLower(a), strings.ToLower(b)
-	return a != "" && (a == b || swapUUID(a) == b)
-}
-
+// swapUUID turns the first three fields round: SMBIOS stores them little-endian, and OVMF and iPXE send them so (both
+// seen here). RFC 4578 does not say.
 func swapUUID(u string) string {
 	if len(u) != 36 {
 		return u
