@@ -225,7 +225,7 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request, node, session st
 		http.Error(w, "denied", http.StatusForbidden)
 		return
 	}
-	if q.Done && q.Test != nil && s.Blobs != nil {
+	if q.Done && q.Test != nil && s.Blobs != nil && revoked(inventory.View(s.Copy, node), session) == "" {
 		if err := s.keep(r.Context(), &q); err != nil {
 			s.Log.Error("a test run cannot be kept", "node", node, "err", err)
 			http.Error(w, "try again", http.StatusServiceUnavailable)
@@ -255,9 +255,11 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request, node, session st
 	}
 }
 
-// keep stores a finished test run whole; the record gets verdict, values and the pointer.
+// keep stores a finished test run whole; the record gets verdict, values and the pointer. The same run reported again
+// is the same blob: the agent repeats its report, with another uptime, until it has its next order.
 func (s *Server) keep(ctx context.Context, q *inventory.Report) error {
-	b, err := json.Marshal(q)
+	q.Test.Blob = ""
+	b, err := json.Marshal(q.Test)
 	if err != nil {
 		return err
 	}

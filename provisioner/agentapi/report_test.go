@@ -179,6 +179,42 @@ func TestEnter(t *testing.T) {
 	}
 }
 
+// A test run is kept whole, once, before the reconciler hears of it; what cannot be kept is asked for again, and what a
+// revoked agent says is not kept.
+func TestTestRunsAreKept(t *testing.T) {
+	s := newSite(t)
+	a := s.redeemed()
+	send := func(uptime float64) int {
+		b, err := json.Marshal(inventory.Report{Session: session, Order: "test.9", Done: true, Uptime: uptime,
+			Test: &inventory.TestRun{Verdict: inventory.Pass, Blob: "the agent's own", Results: []inventory.TestResult{{Test: "cpu", Verdict: inventory.Pass}}}})
+		s.must(err)
+		code, text, err := a.call("POST", "/v1/agent/report", b)
+		if err != nil {
+			t.Error(text, err)
+		}
+		return code
+	}
+	s.blobs.err = errors.New("disk full")
+	if code := send(1); code != http.StatusServiceUnavailable || len(s.loop.heard) != 0 {
+		t.Errorf("not kept: %d, heard %d times", code, len(s.loop.heard))
+	}
+	s.blobs.err = nil
+	for uptime := range 3 {
+		if code := send(float64(uptime)); code != http.StatusOK {
+			t.Errorf("got %d", code)
+		}
+		r := <-s.loop.heard
+		if b := s.blobs.kept[r.Test.Blob]; len(s.blobs.kept) != 1 || !strings.Contains(string(b), `"test":"cpu"`) {
+			t.Errorf("blob %q of %d: %s", r.Test.Blob, len(s.blobs.kept), b)
+		}
+	}
+	s.edit(func(_ *inventory.NodeState, sn *inventory.Session) { sn.Phase = inventory.SessionClosed })
+	clear(s.blobs.kept)
+	if code := send(9); code != http.StatusOK || len(s.blobs.kept) != 0 || len(s.loop.heard) != 0 {
+		t.Errorf("revoked: %d, %d blobs", code, len(s.blobs.kept))
+	}
+}
+
 // The tenant's secrets leave for one order of one session, and only where the SKU accepts how we know the machine.
 func TestSeed(t *testing.T) {
 	for _, c := range []struct {

@@ -6,8 +6,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -38,6 +40,26 @@ type site struct {
 	http  *httptest.Server
 	loop  *spy
 	seed  error // what unsealing comes back with
+	blobs *shelf
+}
+
+// shelf keeps blobs in memory, or refuses them.
+type shelf struct {
+	mu   sync.Mutex
+	kept map[string][]byte
+	err  error
+}
+
+func (s *shelf) PutBytes(_ context.Context, b []byte) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return "", s.err
+	}
+	sum := sha256.Sum256(b)
+	digest := hex.EncodeToString(sum[:])
+	s.kept[digest] = b
+	return digest, nil
 }
 
 // spy is the reconciler: it keeps what it hears.
@@ -70,7 +92,7 @@ func newAuthority(t *testing.T) *agentapi.Authority {
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{t: t, store: memstore.New(), copy: inventory.NewCopy(), auth: newAuthority(t), now: time.Now(), loop: &spy{heard: make(chan inventory.Report, 100)}}
+	s := &site{t: t, store: memstore.New(), copy: inventory.NewCopy(), auth: newAuthority(t), now: time.Now(), loop: &spy{heard: make(chan inventory.Report, 100)}, blobs: &shelf{kept: map[string][]byte{}}}
 	s.put(inventory.KeySKU("small"), inventory.SKU{Schema: 1, Name: "small", Trust: "network"})
 	s.put(inventory.KeySpec(node), inventory.Spec{Schema: 1, Name: "a", Serial: "SER-A", SKU: "small", MACs: []string{mac}})
 	s.put(inventory.KeyState(node), inventory.NodeState{Schema: 1, State: inventory.Inspecting, Generation: 1, Work: inventory.Work{Phase: "boot"}})
@@ -86,7 +108,7 @@ func newSite(t *testing.T) *site {
 	})
 	<-ready
 	rules := &provisioner.Rules{ChunkBase: func(inventory.NodeView, string) string { return "http://x" }, TrustedKey: func(string) string { return "key" }}
-	srv := &agentapi.Server{Store: s.store, Copy: s.copy, Authority: s.auth, Loop: s.loop, Entering: provisioner.Entering, Now: func() time.Time { return s.now }, Log: slog.New(slog.DiscardHandler),
+	srv := &agentapi.Server{Store: s.store, Copy: s.copy, Authority: s.auth, Loop: s.loop, Blobs: s.blobs, Entering: provisioner.Entering, Now: func() time.Time { return s.now }, Log: slog.New(slog.DiscardHandler),
 		Order: func(v inventory.NodeView) inventory.Order { return provisioner.OrderFor(v, rules) },
 		Seed: func(v inventory.NodeView) (inventory.SeedFiles, error) {
 			return inventory.SeedFiles{UserData: []byte("the tenant's secret"), MetaData: []byte(v.Instance.V.ID)}, s.seed
