@@ -16,9 +16,16 @@ import (
 // records, so that nobody takes it for a fence.
 type NoFence struct{}
 
-func (NoFence) Name() string                                             { return "none" }
-func (NoFence) Isolate(context.Context, inventory.NodeView) error        { return nil }
-func (NoFence) Provide(context.Context, inventory.NodeView) error        { return nil }
+// Name is what certificates and public records print.
+func (NoFence) Name() string { return "none" }
+
+// Isolate leaves the machine on its network: a released tenant stays there until the power is off.
+func (NoFence) Isolate(context.Context, inventory.NodeView) error { return nil }
+
+// Provide leaves the machine where it is: there is one network.
+func (NoFence) Provide(context.Context, inventory.NodeView) error { return nil }
+
+// Attach leaves the machine where it is: the tenant's network is the one that it was provisioned on.
 func (NoFence) Attach(context.Context, inventory.NodeView, string) error { return nil }
 
 // ExecFence runs a program of the site's:
@@ -30,7 +37,7 @@ func (NoFence) Attach(context.Context, inventory.NodeView, string) error { retur
 // PORT is the node's first MAC. What the program says it did is not believed: each act is followed by observe.
 type ExecFence struct{ Program []string }
 
-// Name is what certificates print.
+// Name is what certificates and public records print.
 func (f ExecFence) Name() string { return "exec" }
 
 // Isolate cuts the machine off from every network.
