@@ -43,7 +43,6 @@ type Seen struct {
 	Progress  *inventory.Progress
 	Report    *inventory.Report // the finished order's report
 	Told      time.Time         // the agent was told to enter
-	Entered   time.Time         // the agent said goodbye: it is entering the tenant's system
 	AskedDHCP time.Time
 	AskedBoot time.Time // it asked for its boot script
 	PhoneHome *PhoneHome

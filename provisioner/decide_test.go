@@ -141,7 +141,7 @@ func draw(t *rapid.T, state inventory.State) Input {
 			Arg: pick("arg", "", "on", "off", "cycle"), Generation: gen, Created: when.Draw(t, "wished"), Expires: now.Add(time.Hour)}))
 	}
 	seen := Seen{Session: pick("heard of", "", "s-1", "s-0"), Heard: when.Draw(t, "heard"), AskedBoot: when.Draw(t, "asked boot"), AskedDHCP: when.Draw(t, "asked"), BootID: pick("seen boot id", "1", "2"),
-		Told: when.Draw(t, "told"), Entered: when.Draw(t, "entered"), Counted: time.Duration(rapid.IntRange(0, 7200).Draw(t, "counted")) * time.Second, Results: map[Act]Result{}}
+		Told: when.Draw(t, "told"), Counted: time.Duration(rapid.IntRange(0, 7200).Draw(t, "counted")) * time.Second, Results: map[Act]Result{}}
 	for _, a := range []Act{ReadPower, PowerOff, PowerOn, PowerCycle, BootNetwork, BootDisk, FenceIsolate, FenceProvide, FenceAttach} {
 		if rapid.Bool().Draw(t, string(a)) {
 			seen.Results[a] = Result{At: when.Draw(t, "at"), Tries: rapid.IntRange(1, 9).Draw(t, "tries"), Power: pick("power", "on", "off", ""), Fatal: rapid.Bool().Draw(t, "fatal"),

@@ -13,7 +13,7 @@ func (l *Loop) Heard(node string, r inventory.Report) {
 	l.change(node, func(n *track) {
 		if n.seen.Session != r.Session || n.seen.BootID != r.BootID {
 			n.seen.Session, n.seen.BootID, n.seen.Report, n.seen.Progress = r.Session, r.BootID, nil, nil
-			n.seen.Entered, n.seen.Told = time.Time{}, time.Time{}
+			n.seen.Told = time.Time{}
 		}
 		n.seen.Heard = l.Now()
 		if r.Progress != nil {
@@ -23,11 +23,6 @@ func (l *Loop) Heard(node string, r inventory.Report) {
 			n.seen.Report, n.seen.Progress = &r, nil
 		}
 	})
-}
-
-// Entered notes that an agent said goodbye.
-func (l *Loop) Entered(node string) {
-	l.change(node, func(n *track) { n.seen.Entered = l.Now() })
 }
 
 // Told notes that an agent was just told to enter the tenant's system: silence counts from here.

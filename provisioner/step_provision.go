@@ -68,7 +68,7 @@ func enter(in Input) Decision {
 	if in.Seen.Heard.After(since) {
 		since = in.Seen.Heard
 	}
-	if quiet := in.Now.Sub(since); in.Seen.Entered.IsZero() && quiet < limit {
+	if quiet := in.Now.Sub(since); quiet < limit {
 		return wait(limit-quiet, "the agent is entering the tenant's system")
 	}
 	inst, s := in.View.Instance.V, in.View.Session.V
