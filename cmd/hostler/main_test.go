@@ -405,3 +405,35 @@ func TestLinesAreCut(t *testing.T) {
 		}
 	}
 }
+
+// A list of nothing is a list: scripts need not know of null.
+func TestEmptyListsAreLists(t *testing.T) {
+	s := apitest.Start(t)
+	defer s.Close()
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte(s.Token(t, api.RoleAdmin, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"HOSTLER_URL": s.URL, "HOSTLER_TOKEN_FILE": token}
+	for _, args := range []string{"node ls", "claim ls", "claim ls --all", "image ls"} {
+		for _, output := range []string{"json", "yaml"} {
+			var out, errs bytes.Buffer
+			code := run(t.Context(), strings.Fields(args+" -o "+output), &app{in: strings.NewReader(""), out: &out, err: &errs, getenv: func(k string) string { return env[k] }})
+			if code != exitOK || strings.Contains(out.String(), "null") || !strings.Contains(out.String(), "[]") {
+				t.Errorf("hostler %s -o %s: %d %q %q", args, output, code, &out, &errs)
+			}
+		}
+	}
+	s.Discover(t, "gpu001")
+	list := filepath.Join(t.TempDir(), "list.csv")
+	if err := os.WriteFile(list, []byte("name\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{"manifest import " + list, "node power on gpu001", "node ls", "node show gpu001", "node history gpu001", "why gpu001", "token ls", "lifecycle show", "version"} {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), strings.Fields(args+" -o json"), &app{in: strings.NewReader(""), out: &out, err: &errs, getenv: func(k string) string { return env[k] }})
+		if code != exitOK || strings.Contains(out.String(), ": null") {
+			t.Errorf("hostler %s: %d %q %q", args, code, &out, &errs)
+		}
+	}
+}

@@ -168,7 +168,7 @@ func (c *Client) Version(ctx context.Context) (api.Version, error) {
 
 // Nodes lists all nodes that a selector means, page by page.
 func (c *Client) Nodes(ctx context.Context, selector string) (api.NodeList, error) {
-	var all api.NodeList
+	all := api.NodeList{Nodes: []api.NodeRow{}}
 	for after := ""; ; after = all.Next {
 		page, err := get[api.NodeList](ctx, c, "/v1/nodes", url.Values{"select": {selector}, "limit": {"1000"}, "after": {after}})
 		if err != nil {
