@@ -405,3 +405,29 @@ func TestApproveAutoTakesOnlyMachinesThatAreOff(t *testing.T) {
 	w.bmc, w.tenant = nil, false
 	w.until(inventory.Ready)
 }
+
+// While the store is away nothing is done to any machine, and afterwards work goes on by itself.
+func TestNoActWhileTheStoreIsAway(t *testing.T) {
+	w := newWorld(t)
+	w.bmc = func(a Act) error {
+		if a == PowerOff {
+			return errors.New("timeout")
+		}
+		return nil
+	}
+	w.turns(100, "trying", func() bool { return w.count(PowerOff) == 2 })
+	w.away = true
+	rev, acts := w.store.Rev(), len(w.acts)
+	for range 120 {
+		w.turn()
+	}
+	if w.store.Rev() != rev || len(w.acts) != acts {
+		t.Errorf("%d writes, acts %v", w.store.Rev()-rev, w.acts[acts:])
+	}
+	if say := w.loop.Live(w.id).Say; !strings.Contains(say, "not available") {
+		t.Errorf("says %q", say)
+	}
+	w.away, w.bmc = false, nil
+	w.until(inventory.Ready)
+	w.whole()
+}

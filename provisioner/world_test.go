@@ -49,15 +49,17 @@ type world struct {
 	done         map[string]inventory.Report // the agent's answers by order
 
 	// What goes wrong.
-	bmc     func(Act) error                           // what an act comes back with; nil: it works
-	answer  func(inventory.Order, *inventory.Report)  // last touch to the report of an order that was done
-	mute    bool                                      // the agent does not speak
-	dead    bool                                      // the machine does not boot
-	crash   func(inventory.Order) bool                // the machine resets in the middle of an order
-	endless func(inventory.Order) bool                // the agent works and works
-	killed  bool                                      // kill the daemon after the next act took effect, before it is noted
-	fault   func(c memstore.Call, machine bool) error // of commits; machine: by the agent's side
-	inMach  bool
+	bmc      func(Act) error                           // what an act comes back with; nil: it works
+	answer   func(inventory.Order, *inventory.Report)  // last touch to the report of an order that was done
+	mute     bool                                      // the agent does not speak
+	dead     bool                                      // the machine does not boot
+	crash    func(inventory.Order) bool                // the machine resets in the middle of an order
+	endless  func(inventory.Order) bool                // the agent works and works
+	killed   bool                                      // kill the daemon after the next act took effect, before it is noted
+	fault    func(c memstore.Call, machine bool) error // of commits; machine: by the agent's side
+	inMach   bool
+	away     bool // the daemon cannot reach the store
+	deciding bool
 }
 
 type pendingAct struct {
@@ -80,6 +82,9 @@ func newWorld(t *testing.T) *world {
 	w.must(err)
 	w.restart()
 	w.store.SetFault(func(c memstore.Call) error {
+		if w.away && w.deciding {
+			return inventory.ErrUnavailable
+		}
 		if w.fault == nil || c.Op != "commit" {
 			return nil
 		}
@@ -192,10 +197,12 @@ func (w *world) view() inventory.NodeView {
 // turn lets everything take one step: the loop decides, acts happen, the machine boots, the agent works.
 func (w *world) turn() {
 	w.now = w.now.Add(w.step)
-	w.sync()
-	w.loop.Round(context.Background())
-	w.sync()
-	w.loop.Round(context.Background())
+	for range 2 {
+		w.sync()
+		w.deciding = true
+		w.loop.Round(context.Background())
+		w.deciding = false
+	}
 	if w.busy() {
 		p, loop := <-w.pending, w.loop
 		r := w.do(p.act)

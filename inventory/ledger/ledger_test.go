@@ -14,6 +14,7 @@ import (
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/ledger"
 	"github.com/hostler-project/hostler/inventory/lifecycle"
+	"github.com/hostler-project/hostler/inventory/memstore"
 )
 
 // Every row of the table, applied to a node: its effects, exactly, in one transaction with history and public record.
@@ -211,6 +212,40 @@ func TestTermIsCompared(t *testing.T) {
 		}
 	}
 	s.untouched(rev)
+}
+
+// Right before an act: the record is still the one that was seen, the term still ours, the store there.
+func TestCurrent(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		edit func(*site, string)
+		want error
+	}{
+		{"nothing happened", func(*site, string) {}, nil},
+		{"the state was written", func(s *site, id string) { s.put(inventory.KeyState(id), s.view(id).State.V) }, ledger.ErrConflict},
+		{"another replica has the shard", func(s *site, _ string) {
+			s.do(inventory.Delete(inventory.KeyShard(0)))
+			s.put(inventory.KeyShard(0), map[string]string{"replica": "two"})
+		}, ledger.ErrConflict},
+		{"nobody has the shard", func(s *site, _ string) { s.do(inventory.Delete(inventory.KeyShard(0))) }, ledger.ErrConflict},
+		{"the shard's holder renewed it", func(s *site, _ string) { s.put(inventory.KeyShard(0), map[string]string{"replica": "one again"}) }, nil},
+		{"the store is away", func(s *site, _ string) {
+			s.store.SetFault(func(memstore.Call) error { return inventory.ErrUnavailable })
+		}, inventory.ErrUnavailable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(t)
+			s.put(inventory.KeyShard(0), map[string]string{"replica": "one"})
+			mine := get[map[string]string](s, inventory.KeyShard(0)).KV.Create
+			s.led.Term = func(string) []inventory.Cond { return []inventory.Cond{{Key: inventory.KeyShard(0), Create: mine}} }
+			id := s.place(inventory.Inspecting)
+			v := s.view(id)
+			c.edit(s, id)
+			if err := s.led.Current(t.Context(), v); !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+		})
+	}
 }
 
 // A node of which one record is of a newer version, or in a state that this one does not know, is never written.
