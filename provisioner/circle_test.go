@@ -88,29 +88,32 @@ func circle(w *world, before func()) string {
 		w.data, w.place, w.power, v.State.V.Generation, v.State.V.Wipe, res.V.Phase, v.State.V.Taint, w.entered(inventory.InUse))
 }
 
-// The daemon is killed at every turn of the circle, before it decides or between an act and the note of its result, and
-// the circle ends the same.
+// The daemon is killed before every turn of the circle, and after every act before its result is noted, and the circle
+// ends the same.
 func TestCircleSurvivesAKillAtEveryTurn(t *testing.T) {
 	t.Parallel()
-	want := circle(newWorld(t), func() {})
-	for _, afterAct := range []bool{false, true} {
-		for at, n := 1, 1; at <= n; at++ {
-			w := newWorld(t)
-			n = 0
-			got := circle(w, func() {
-				if n++; n != at {
-					return
-				}
-				if w.killed = afterAct; !afterAct {
-					w.restart()
-				}
-			})
-			if got != want {
-				t.Errorf("killed at turn %d (after its act: %v): ended with %s\nwant %s", at, afterAct, got, want)
+	undisturbed := newWorld(t)
+	turns := 0
+	want := circle(undisturbed, func() { turns++ })
+	if turns < 30 || len(undisturbed.acts) < 10 {
+		t.Fatalf("the circle has only %d turns, and acts %v", turns, undisturbed.acts)
+	}
+	for at := 1; at <= turns; at++ {
+		w, n := newWorld(t), 0
+		got := circle(w, func() {
+			if n++; n == at {
+				w.restart()
 			}
-			if at == 1 && n < 30 {
-				t.Fatalf("the circle has only %d turns", n)
-			}
+		})
+		if got != want {
+			t.Errorf("killed before turn %d: ended with %s\nwant %s", at, got, want)
+		}
+	}
+	for at, a := range undisturbed.acts {
+		w := newWorld(t)
+		w.killAt = at + 1
+		if got := circle(w, func() {}); got != want {
+			t.Errorf("killed after act %d, %s: ended with %s\nwant %s", at+1, a, got, want)
 		}
 	}
 }

@@ -55,7 +55,7 @@ type world struct {
 	dead     bool                                      // the machine does not boot
 	crash    func(inventory.Order) bool                // the machine resets in the middle of an order
 	endless  func(inventory.Order) bool                // the agent works and works
-	killed   bool                                      // kill the daemon after the next act took effect, before it is noted
+	killAt   int                                       // kill the daemon after the act of this number took effect, before it is noted
 	fault    func(c memstore.Call, machine bool) error // of commits; machine: by the agent's side
 	inMach   bool
 	away     bool // the daemon cannot reach the store
@@ -206,8 +206,7 @@ func (w *world) turn() {
 	if w.busy() {
 		p, loop := <-w.pending, w.loop
 		r := w.do(p.act)
-		if w.killed {
-			w.killed = false
+		if len(w.acts) == w.killAt {
 			w.restart()
 		}
 		p.end <- r
