@@ -11,8 +11,14 @@ export LC_ALL=C
 
 images=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${HOSTLER_CACHE:-/var/cache/hostler}
-mirror=${HOSTLER_MIRROR:-}
 suite=bookworm
+
+# host_mirror: the mirror that this machine's own apt has for Debian, without the /debian behind it; empty when it names none.
+host_mirror() {
+	cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+		grep -v '^ *#' | grep -oE 'https?://[^] ]+/debian/?( |$)' | head -n 1 | sed -E 's#/debian/? *$##' || true
+}
+mirror=${HOSTLER_MIRROR:-$(host_mirror)}
 
 say() { echo "images: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -32,6 +38,7 @@ cache_ready() {
 # A private apt: the host's own sources, state and locks stay out of it, so a result depends on the mirror alone.
 # (-c is read after /etc/apt/apt.conf.d, so a proxy configured there still holds and everything below wins.)
 apt_conf() {
+	[[ -n $mirror ]] || die "this machine's apt names no Debian mirror: set HOSTLER_MIRROR to one (what stands before /debian)"
 	local d=$cache/apt key=/usr/share/keyrings/debian-archive-keyring.gpg
 	[[ -s $key ]] || die "missing $key: run $images/deps.sh as root"
 	cat >"$d/sources.list.$$" <<-END
