@@ -88,8 +88,9 @@ type NodeState struct {
 	Generation int64  `json:"generation"` // rises with each claim and quarantine; every order names it
 	Wipe       int64  `json:"wipe"`       // rises when taint is set and when sanitizing begins; a certificate is for one wipe
 	Taint      string `json:"taint,omitempty"`
-	BurnInDue  bool   `json:"burnin_due,omitempty"` // new or repaired: sanitizing leads to burn-in, not verifying
-	Returns    int    `json:"returns,omitempty"`    // returns to inspecting counted against a budget
+	Instance   string `json:"last_instance,omitempty"` // whose data the media may hold: the last claim that ended; the certificate names it
+	BurnInDue  bool   `json:"burnin_due,omitempty"`    // new or repaired: sanitizing leads to burn-in, not verifying
+	Returns    int    `json:"returns,omitempty"`       // returns to inspecting counted against a budget
 
 	Work   Work      `json:"work,omitzero"`
 	Alive  string    `json:"alive,omitempty"` // alive, silent or unknown; written only when it changes

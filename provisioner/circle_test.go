@@ -29,8 +29,12 @@ func TestCircle(t *testing.T) {
 		if !w.view().Public.V.Ready {
 			t.Error("the tenant's system phoned home, but the public record is not ready")
 		}
+		instance := w.view().Instance.V.ID
 		w.release(res)
 		w.until(inventory.Ready)
+		if body, err := ledger.OpenCertificate(w.view().Certificate.V, w.led.CertificateKey); err != nil || body.Instance != instance {
+			t.Errorf("the certificate says that the data of instance %q was erased (%v), it was that of %q", body.Instance, err, instance)
+		}
 		if w.data != "" || w.tenant || w.place != "provisioning" {
 			t.Errorf("ready with data %q, tenant=%v, place=%s", w.data, w.tenant, w.place)
 		}

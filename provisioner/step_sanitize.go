@@ -28,7 +28,7 @@ func stepSanitize(in Input) Decision {
 		}
 		body := inventory.CertificateBody{
 			Site: in.Rules.Site, Node: in.View.ID, Name: in.View.Name(), Serial: in.View.Facts.V.Hardware.Serial,
-			Generation: st.Generation, Wipe: st.Wipe, Media: r.Proofs, NotDone: append(notErased(), r.NotDone...),
+			Generation: st.Generation, Wipe: st.Wipe, Instance: st.Instance, Media: r.Proofs, NotDone: append(notErased(), r.NotDone...),
 			Fence: in.Rules.Fence, Agent: r.Agent, Started: r.Started, Finished: r.Finished,
 		}
 		var faults []string
@@ -76,6 +76,7 @@ func certify(in Input, body inventory.CertificateBody) Decision {
 		return move(lifecycle.Failed, "the facts cannot be written: %v", err)
 	}
 	d := move(lifecycle.Done, "%d media erased and read back; certificate signed for wipe %d", len(body.Media), body.Wipe)
+	d.Change.Edit = func(st *inventory.NodeState) { st.Instance = "" }
 	if in.View.State.V.BurnInDue {
 		d.Event = lifecycle.DoneBurnIn
 	}

@@ -94,6 +94,9 @@ func (l *Ledger) move(v inventory.NodeView, ev lifecycle.Event, c Change) (inven
 	now := l.Now()
 	st := l.enter(v, edge, now)
 	st.Reason = c.Reason
+	if edge.EndClaim && v.Claim.Exists() && st.Taint != "" {
+		st.Instance = v.Claim.V.Instance
+	}
 	t := inventory.Txn{If: append(c.If, l.term(v.ID)...), Then: c.Then}
 	if edge.To == inventory.Ready && edge.From != inventory.Reserved {
 		conds, err := l.gate(v)
@@ -333,6 +336,7 @@ func (l *Ledger) EndClaim(ctx context.Context, v inventory.NodeView, c Change) (
 		return 0, err
 	}
 	st := v.State.V
+	st.Instance = v.Claim.V.Instance
 	if c.Edit != nil {
 		c.Edit(&st)
 	}

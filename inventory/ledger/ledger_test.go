@@ -66,6 +66,12 @@ func checkState(t *testing.T, e lifecycle.Edge, before, after inventory.NodeStat
 	if e.Wipe {
 		want.Wipe++
 	}
+	if e.EndClaim && before.Taint != "" && slices.Contains(claimed, e.From) {
+		want.Instance = after.Instance // whose data the certificate will say was erased
+		if want.Instance == "" {
+			t.Error("a tenancy ended, and whose data the media hold was not noted")
+		}
+	}
 	if e.Taint {
 		want.Taint = inventory.Taint
 	}
