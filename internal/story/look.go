@@ -243,7 +243,7 @@ var stageOf = map[string]struct {
 	name  string
 	whose rack.Whose
 }{
-	"isolate":    {"fence: cut off, power off, confirmed", rack.OursTime},
+	"isolate":    {"cut off from the network", rack.OursTime},
 	"fenced-off": {"power off, confirmed", rack.OursTime},
 	"power-off":  {"power off, confirmed", rack.OursTime},
 	"power-on":   {"power on, confirmed", rack.OursTime},
