@@ -3,12 +3,23 @@ package provisioner
 import (
 	"time"
 
+	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/lifecycle"
 )
 
-// stepDrain runs the tenant's notice. A release by the tenant has none.
+// healthNotice is how long a tenant has to leave a node that is drained for its health (design.md section 5).
+const healthNotice = 15 * time.Minute
+
+// stepDrain runs the tenant's notice. Its own release has none; every other reason gives it time to leave.
 func stepDrain(in Input) Decision {
-	return move(lifecycle.Done, "released by its tenant: no notice to run")
+	if r := in.View.Reservation; r.Exists() && r.V.Phase == inventory.Released {
+		return move(lifecycle.Done, "released by its tenant: no notice to run")
+	}
+	since := in.View.State.V.Since
+	if left := healthNotice - in.Now.Sub(since); left > 0 {
+		return wait(left, "its tenant's notice runs until %s", since.Add(healthNotice).Format(time.TimeOnly))
+	}
+	return move(lifecycle.Done, "its tenant's notice of %v is over", healthNotice)
 }
 
 // stepFence cuts the machine off, switches it off until that is certain, and boots the service OS. The tenant's claim

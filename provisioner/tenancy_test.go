@@ -248,15 +248,32 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
-// drain-now is a wish of health's, and needs no release.
+// drain-now is a wish of health's. The tenant gets its notice, in which nothing is done to its machine; the notice ends by
+// itself, or when the tenant leaves.
 func TestDrainNow(t *testing.T) {
-	w := rented(t)
-	w.put(inventory.KeyHealth(w.id, "bmc"), inventory.HealthReport{Schema: 1, Source: "bmc", Alerts: []inventory.Alert{{ID: "leak", What: "water", Classes: []string{inventory.DrainNow}}}})
-	w.turns(400, "ready, not offered", func() bool { return w.view().State.V.State == inventory.Ready })
-	if w.data != "" || w.entered(inventory.Draining) != 1 || w.reservation("r").Phase != inventory.Released {
-		t.Errorf("data %q, reservation %+v", w.data, w.reservation("r"))
+	for name, leave := range map[string]func(*world){
+		"the notice runs out": func(w *world) { w.now = w.now.Add(healthNotice) },
+		"the tenant leaves":   func(w *world) { w.release("r") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := rented(t)
+			acts := len(w.acts)
+			w.put(inventory.KeyHealth(w.id, "bmc"), inventory.HealthReport{Schema: 1, Source: "bmc", Alerts: []inventory.Alert{{ID: "leak", What: "water", Classes: []string{inventory.DrainNow}}}})
+			w.turns(400, "draining", func() bool { return w.view().State.V.State == inventory.Draining })
+			for range 60 {
+				w.turn()
+			}
+			if w.view().State.V.State != inventory.Draining || len(w.acts) != acts || !w.tenant {
+				t.Fatalf("a minute into the notice: %s, acts %v, its system runs: %v", w.view().State.V.State, w.acts[acts:], w.tenant)
+			}
+			leave(w)
+			w.turns(400, "ready, not offered", func() bool { return w.view().State.V.State == inventory.Ready })
+			if w.data != "" || w.entered(inventory.Draining) != 1 || w.reservation("r").Phase != inventory.Released {
+				t.Errorf("data %q, reservation %+v", w.data, w.reservation("r"))
+			}
+			w.whole()
+		})
 	}
-	w.whole()
 }
 
 // A reservation that runs out gives the node back, on offer again without another erasure; released, the same.
