@@ -65,6 +65,19 @@ func (s *Story) metrics(ctx context.Context) (map[string]float64, error) {
 	return out, nil
 }
 
+// served counts the files that hostlerd gave to machines since it started.
+func (s *Story) served(ctx context.Context) (tftp, http float64, err error) {
+	m, err := s.metrics(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	const loader = `hostler_tftp_requests_total{outcome="served"}`
+	if _, there := m[loader]; !there {
+		return 0, 0, fmt.Errorf("hostlerd has no metric %s", loader)
+	}
+	return m[loader], m[`hostler_httpboot_requests_total{status="200"}`], nil
+}
+
 // watch listens to the event stream for a while.
 func (s *Story) watch(ctx context.Context, long time.Duration) (string, error) {
 	token, err := s.token()
@@ -212,6 +225,9 @@ func (s *Story) noSecrets(ctx context.Context) error {
 			return err
 		}
 		files = append(files, found...)
+	}
+	if len(has([]string{s.path("user-data")}, []byte(s.secret))) == 0 || len(has([]string{s.Rack.BMCPasswordFile()}, bytes.TrimSpace(password))) == 0 {
+		return errors.New("the search does not even find the secrets where they are")
 	}
 	var faults []error
 	for what, secret := range map[string][]byte{"BMC password": bytes.TrimSpace(password), "user data": []byte(s.secret)} {
