@@ -111,8 +111,15 @@ var (
 	// ErrCompacted says that the revision asked for is no longer kept: list again and watch from there.
 	ErrCompacted = errors.New("inventory: that revision is compacted")
 	// ErrNoSpace says that the store refuses writes because its quota is full; deletes still work.
-	ErrNoSpace = errors.New("inventory: the store is full (etcd NOSPACE): compact and defragment, then disarm the alarm")
+	ErrNoSpace = errors.New("inventory: the store is full (etcd NOSPACE): hostlerd store recover gives it its space back")
 )
+
+// Probe asks whether the store takes writes, without a write: a transaction whose condition never holds, with a put that
+// etcd's quota and quorum are asked about all the same. It makes no revision.
+func Probe(ctx context.Context, s Store) error {
+	_, err := s.Commit(ctx, Txn{If: []Cond{{Key: KeySchema, Mod: 1 << 62}}, Then: []Op{{Key: KeySchema, Value: []byte("{}")}}})
+	return err
+}
 
 // Update reads key, lets change work on it and writes it back, again from the start when somebody else wrote in
 // between. change gets the raw KV and returns the operations; returning none ends it without a write.

@@ -31,6 +31,7 @@ type Config struct {
 		Endpoints []string `yaml:"endpoints"` // empty: an embedded etcd under <data>/etcd
 		Listen    string   `yaml:"listen"`    // of the embedded one
 		Peer      string   `yaml:"peer"`
+		Quota     int64    `yaml:"quota"` // bytes of the embedded one; above, it refuses writes
 	} `yaml:"etcd"`
 	API struct {
 		Listen string `yaml:"listen"`
@@ -76,6 +77,7 @@ func defaults() Config {
 	var c Config
 	c.Site, c.Data = "site", "/var/lib/hostler"
 	c.Etcd.Listen, c.Etcd.Peer = "127.0.0.1:2379", "127.0.0.1:2380"
+	c.Etcd.Quota = 512 << 20
 	c.API.Listen = "127.0.0.1:8080"
 	c.Boot.Console = "ttyS0,115200"
 	c.Fence.Driver = "none"
@@ -124,6 +126,9 @@ func (c Config) Check() error {
 	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf("  "+format, a...)) }
 	if c.Data == "" {
 		bad("data: say where to keep things")
+	}
+	if c.Etcd.Quota < 2<<20 {
+		bad("etcd.quota: %d bytes hold no site: at least %d (2 MiB)", c.Etcd.Quota, 2<<20)
 	}
 	if _, err := netip.ParseAddrPort(c.API.Listen); err != nil {
 		bad("api.listen: %q is not ADDRESS:PORT", c.API.Listen)

@@ -71,6 +71,6 @@ func command() *cobra.Command {
 			return yaml.NewEncoder(cmd.OutOrStdout()).Encode(c)
 		}},
 	)
-	root.AddCommand(config)
+	root.AddCommand(config, storeCommands(&path))
 	return root
 }

@@ -190,18 +190,18 @@ func (d *daemon) live(node string) api.Live {
 	return out
 }
 
-// reconcile declares what the configuration says, takes the shards, and moves nodes. A store that is away at the start
-// is waited for, like later.
+// reconcile declares what the configuration says, takes the shards, and moves nodes. A store that is away or full at the
+// start is waited for, like later.
 func (d *daemon) reconcile(ctx context.Context) error {
 	for {
 		err := d.begin(ctx)
 		if err == nil {
 			return d.loop.Run(ctx)
 		}
-		if !errors.Is(err, inventory.ErrUnavailable) || ctx.Err() != nil {
+		if !errors.Is(err, inventory.ErrUnavailable) && !errors.Is(err, inventory.ErrNoSpace) || ctx.Err() != nil {
 			return err
 		}
-		d.log.Warn("the store is away; no node is moved until it is back", "err", err)
+		d.log.Warn("the store takes no writes; no node is moved until it does", "err", err)
 		select {
 		case <-ctx.Done():
 			return nil

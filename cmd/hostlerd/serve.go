@@ -108,7 +108,7 @@ func openStore(ctx context.Context, c Config, log *slog.Logger, g *errgroup.Grou
 		}
 		return s, func() { _ = s.Close() }, nil // the process ends
 	}
-	e, err := etcd.StartEmbedded(ctx, etcd.EmbeddedConfig{Dir: filepath.Join(c.Data, "etcd"), ListenClient: c.Etcd.Listen, ListenPeer: c.Etcd.Peer}, log)
+	e, err := etcd.StartEmbedded(ctx, etcd.EmbeddedConfig{Dir: filepath.Join(c.Data, "etcd"), ListenClient: c.Etcd.Listen, ListenPeer: c.Etcd.Peer, QuotaBytes: c.Etcd.Quota}, log)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -36,7 +36,7 @@ func (s *Server) problem(who Identity, err error) *Problem {
 	case errors.Is(err, inventory.ErrUnavailable):
 		return problem(http.StatusServiceUnavailable, "wait, or look at etcd: nothing is started while it is away", "%v", err)
 	case errors.Is(err, inventory.ErrNoSpace):
-		return problem(http.StatusServiceUnavailable, "compact and defragment etcd, then disarm its alarm", "%v", err)
+		return problem(http.StatusServiceUnavailable, "hostlerd store recover --config site.yaml gives it its space back; nothing is lost meanwhile", "%v", err)
 	case errors.Is(err, ledger.ErrConflict):
 		return problem(http.StatusConflict, "try again", "%v", err)
 	}
