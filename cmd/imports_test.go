@@ -32,6 +32,7 @@ var mayImport = []struct {
 	{"inventory/storetest", "inventory", "records"},
 	{"inventory/etcd", "inventory", "records"},
 	{"inventory/blob", "inventory", "records"},
+	{"inventory/backup", "inventory inventory/ledger inventory/lifecycle", "how a snapshot is made or loaded"},
 	{"inventory/api", "inventory inventory/ledger inventory/lifecycle", "hardware, which store it is"},
 	{"inventory/client", "inventory inventory/api", "stores, commands"},
 	{"inventory/web", "inventory inventory/api inventory/ledger inventory/lifecycle", "hardware, which store it is"},

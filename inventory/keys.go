@@ -36,6 +36,7 @@ const (
 	KeySchema          = PrefixMeta + "schema"
 	KeySite            = PrefixMeta + "site"
 	KeyEra             = PrefixMeta + "era"
+	KeyBackup          = PrefixMeta + "backup"
 )
 
 func KeySpec(node string) string    { return PrefixNodes + node + "/spec" }

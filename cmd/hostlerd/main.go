@@ -71,6 +71,6 @@ func command() *cobra.Command {
 			return yaml.NewEncoder(cmd.OutOrStdout()).Encode(c)
 		}},
 	)
-	root.AddCommand(config, storeCommands(&path))
+	root.AddCommand(config, storeCommands(&path), backupCommand(&path))
 	return root
 }
