@@ -33,7 +33,7 @@ func TestEveryEdge(t *testing.T) {
 			after := s.view(id)
 			checkState(t, e, before.State.V, after.State.V, s.now)
 			checkClaim(t, s, e, before, after)
-			checkSession(t, e, after.Session.V)
+			checkSession(t, e, before.Session.V, after.Session.V)
 			if after.Avail.Exists() {
 				t.Error("still on offer")
 			}
@@ -46,7 +46,11 @@ func TestEveryEdge(t *testing.T) {
 			if p := after.Public.V; p.State != e.To || p.Generation != h.Generation || p.Wipe != h.Wipe || (p.Tenant != "") != after.Claim.Exists() || after.Public.KV.Mod != got {
 				t.Errorf("public record %+v", p)
 			}
-			s.whole()
+			switch { // alone some moves lack what their callers write with them; TestAnyWalkHolds has them whole
+			case e.On == lifecycle.Claim, e.On == lifecycle.Confirm, e.On == lifecycle.Reinstall, e.From == inventory.Provisioning && e.On == lifecycle.Done:
+			default:
+				s.whole()
+			}
 		})
 	}
 }
@@ -112,13 +116,12 @@ func checkClaim(t *testing.T, s *site, e lifecycle.Edge, before, after inventory
 	}
 }
 
-func checkSession(t *testing.T, e lifecycle.Edge, got inventory.Session) {
+func checkSession(t *testing.T, e lifecycle.Edge, want, got inventory.Session) {
 	t.Helper()
-	want := inventory.Session{Schema: 1, ID: "s-1", Node: got.Node, Generation: generation, Phase: inventory.SessionRedeemed, Cert: []byte("PEM")}
 	switch {
 	case e.On == lifecycle.Claim: // the warm node goes on
 		want.Generation++
-	case e.Generation:
+	case e.Generation && want.Phase == inventory.SessionRedeemed:
 		want.Phase, want.Reason, want.Cert = inventory.SessionClosed, "because", nil
 	}
 	if d := cmp.Diff(want, got); d != "" {
@@ -368,18 +371,51 @@ func TestAnyWalkHolds(t *testing.T) {
 		id := s.place(rapid.SampledFrom(lifecycle.States).Draw(rt, "from").Name)
 		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
 			v := s.view(id)
-			events := lifecycle.Events(v.State.V.State)
+			events := slices.DeleteFunc(lifecycle.Events(v.State.V.State), func(ev lifecycle.Event) bool { return !possible(v, ev) })
 			if len(events) == 0 {
 				break
 			}
-			_, err := s.led.Move(t.Context(), v, rapid.SampledFrom(events).Draw(rt, "event"), change)
-			if err != nil && !errors.Is(err, ledger.ErrGate) {
+			err := s.take(v, rapid.SampledFrom(events).Draw(rt, "event"))
+			if r := (*ledger.Refusal)(nil); err != nil && !errors.Is(err, ledger.ErrGate) && !errors.As(err, &r) {
 				rt.Fatal(err)
 			}
-			if after := s.view(id); after.State.V.State == inventory.Ready && after.State.V.Taint != "" && v.State.V.State != inventory.Ready {
-				rt.Fatalf("ready and tainted, from %s", v.State.V.State)
+			s.whole()
+			if s.broken != nil {
+				rt.FailNow()
 			}
 		}
-		s.whole()
 	})
+}
+
+// possible leaves out what no caller asks of the ledger: to move on with a tenancy that is over, or was never.
+func possible(v inventory.NodeView, ev lifecycle.Event) bool {
+	switch ev {
+	case lifecycle.Reinstall:
+		return v.Claim.Exists()
+	case lifecycle.Cancel:
+		return v.Reservation.V.Phase != inventory.Released
+	}
+	return v.State.V.State != inventory.Quarantined || !v.Claim.Exists()
+}
+
+// take takes an event as its caller does: through the API's transactions, and with what a step writes beside the move.
+func (s *site) take(v inventory.NodeView, ev lifecycle.Event) error {
+	ctx, c, r := s.t.Context(), change, v.Reservation.V
+	switch {
+	case ev == lifecycle.Claim:
+		_, err := s.led.Claim(ctx, ledger.ClaimRequest{Tenant: "acme", Reservation: s.id(), Node: v.ID})
+		return err
+	case ev == lifecycle.Confirm:
+		_, err := s.led.Confirm(ctx, ledger.ConfirmRequest{Tenant: r.Tenant, Reservation: r.ID, Image: "img"})
+		return err
+	case ev == lifecycle.Release && v.Claim.Exists():
+		_, err := s.led.Release(ctx, r.Tenant, r.ID, "kim", "")
+		return err
+	case v.State.V.State == inventory.Provisioning && ev == lifecycle.Done: // handed over: the agent is gone
+		sn := v.Session.V
+		sn.Phase, sn.Cert = inventory.SessionClosed, nil
+		c.Session = &sn
+	}
+	_, err := s.led.Move(ctx, v, ev, c)
+	return err
 }

@@ -1,0 +1,44 @@
+package audit_test
+
+import (
+	"testing"
+
+	"github.com/hostler-project/hostler/inventory"
+	"github.com/hostler-project/hostler/inventory/audit"
+	"github.com/hostler-project/hostler/inventory/ledger"
+	"github.com/hostler-project/hostler/inventory/lifecycle"
+)
+
+// A whole tenancy, as the product writes it, breaks nothing; and what began in the middle of it neither.
+func TestAnHonestLifeHolds(t *testing.T) {
+	s := newSite(t)
+	id := s.node()
+	s.walk(id, inventory.Fencing)
+	s.walk(id, inventory.Sanitizing)
+	s.order(id, inventory.OrderSanitize)
+	s.move(id, lifecycle.Done, ledger.Change{Then: []inventory.Op{s.certificate(id, nil)}})
+	s.note(id, ledger.Change{Then: []inventory.Op{s.test(id, inventory.Pass)}})
+	s.move(id, lifecycle.Done, ledger.Change{})
+	broken, counts := s.broken()
+	if broken != nil {
+		t.Fatal(broken)
+	}
+	if counts.Revisions != s.store.Rev()-1 || counts.Transitions != 14 || counts.Nodes != 1 {
+		t.Errorf("counts %+v of %d revisions", counts, s.store.Rev()-1)
+	}
+	all, err := s.store.Since(1)
+	s.must(err)
+	for _, b := range all {
+		snap, err := s.store.List(t.Context(), inventory.Root, inventory.ListOptions{Rev: b.Rev})
+		s.must(err)
+		c := audit.New(audit.Options{CertificateKey: s.led.CertificateKey})
+		if broken := c.Load(snap); broken != nil {
+			t.Fatalf("loaded at revision %d: %v", b.Rev, broken)
+		}
+		for _, later := range all {
+			if broken := c.Apply(later); broken != nil { // earlier ones are passed over
+				t.Fatalf("loaded at revision %d: %v", b.Rev, broken)
+			}
+		}
+	}
+}
