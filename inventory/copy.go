@@ -46,28 +46,37 @@ func (c *Copy) Run(ctx context.Context, s Store, ready func()) error {
 	return nil
 }
 
-func (c *Copy) follow(ctx context.Context, s Store, ready *func()) error {
+// Fill lists everything afresh, as of one revision; what follows it is to be watched from the next one.
+func (c *Copy) Fill(ctx context.Context, s Store) (rev int64, err error) {
 	// History is the largest part by far and nobody reads it from here: list around it.
 	first, err := s.List(ctx, Root, ListOptions{Limit: 1, KeysOnly: true})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var all []KV
 	for _, p := range copied {
 		snap, err := s.List(ctx, p, ListOptions{Rev: first.Rev})
 		if err != nil {
-			return err
+			return 0, err
 		}
 		all = append(all, snap.KVs...)
 	}
 	c.reset(all, first.Rev)
+	return first.Rev, nil
+}
+
+func (c *Copy) follow(ctx context.Context, s Store, ready *func()) error {
+	rev, err := c.Fill(ctx, s)
+	if err != nil {
+		return err
+	}
 	if *ready != nil {
 		(*ready)()
 		*ready = nil
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	for b := range s.Watch(ctx, Root, first.Rev+1) {
+	for b := range s.Watch(ctx, Root, rev+1) {
 		if b.Err != nil {
 			return b.Err
 		}
@@ -104,12 +113,13 @@ func (c *Copy) reset(all []KV, rev int64) {
 	c.tell(b)
 }
 
-// Apply takes one batch in; Run does it, and single-threaded simulations call it themselves.
+// Apply takes one batch in; Run does it, and single-threaded simulations call it themselves. What the copy has seen
+// already changes nothing: a change that is told again must not put back what was written after it.
 func (c *Copy) Apply(b Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range b.Events {
-		if strings.HasPrefix(e.KV.Key, PrefixHistory) {
+		if e.KV.Mod <= c.rev || strings.HasPrefix(e.KV.Key, PrefixHistory) {
 			continue
 		}
 		if e.Deleted {

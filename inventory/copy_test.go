@@ -203,3 +203,34 @@ func TestViewCollects(t *testing.T) {
 		t.Errorf("a report of a newer version: broken is %v", v.Broken)
 	}
 }
+
+// A watch that tells a change again, alone or merged with newer ones, does not put the past back (reliability F-16).
+func TestCopyIsNotTakenBack(t *testing.T) {
+	at := func(rev int64, key, value string) inventory.Event {
+		kv := inventory.KV{Key: key, Mod: rev, Create: 1, Value: []byte(value)}
+		return inventory.Event{KV: kv, Deleted: value == ""}
+	}
+	a, b := inventory.KeySpec("n-1"), inventory.KeySpec("n-2")
+	all := []inventory.Batch{
+		{Rev: 2, Events: []inventory.Event{at(2, a, "old"), at(2, b, "old")}},
+		{Rev: 3, Events: []inventory.Event{at(3, a, "new")}},
+		{Rev: 4, Events: []inventory.Event{at(4, b, "")}},
+	}
+	merged := inventory.Batch{Rev: 4, Events: []inventory.Event{at(2, a, "old"), at(2, b, "old"), at(3, a, "new"), at(4, b, "")}}
+	for name, told := range map[string][]inventory.Batch{
+		"in order":        all,
+		"each one twice":  {all[0], all[0], all[1], all[1], all[2], all[2]},
+		"all again":       {all[0], all[1], all[2], all[0], all[1], all[2]},
+		"merged":          {merged},
+		"merged at last":  {all[0], all[1], merged},
+		"old after newer": {all[0], all[1], all[2], all[1], all[0]},
+	} {
+		c := inventory.NewCopy()
+		for _, batch := range told {
+			c.Apply(batch)
+		}
+		if got := c.One(a); string(got.Value) != "new" || got.Mod != 3 || c.One(b).Exists() || c.Rev() != 4 {
+			t.Errorf("%s: %s at %d, %v, copy at %d", name, got.Value, got.Mod, c.One(b).Exists(), c.Rev())
+		}
+	}
+}

@@ -29,6 +29,7 @@ type Loop struct {
 	NewNonce  func() string // 32 random bytes, hex
 	Log       *slog.Logger
 	Owns      func(node string) bool // shards held by this replica; nil: all
+	Go        func(act func())       // runs an act beside the loop; nil: in a goroutine. A simulation has its own way
 
 	started time.Time
 	wake    chan struct{}
@@ -235,7 +236,11 @@ func (l *Loop) perform(ctx context.Context, v inventory.NodeView, a Act) {
 	n.seen.Busy = a
 	seq, tries := n.seq, n.seen.Results[a].Tries
 	l.mu.Unlock()
-	go func() {
+	beside := l.Go
+	if beside == nil {
+		beside = func(act func()) { go act() }
+	}
+	beside(func() {
 		r := l.Performer.Perform(ctx, v, a)
 		r.At, r.Tries = l.Now(), tries+1
 		if r.Err != nil && ctx.Err() == nil {
@@ -247,7 +252,7 @@ func (l *Loop) perform(ctx context.Context, v inventory.NodeView, a Act) {
 				n.seen.Results[a] = r
 			}
 		})
-	}()
+	})
 }
 
 // change edits what is remembered of a node and has it decided again.

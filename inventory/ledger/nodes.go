@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -99,7 +100,7 @@ type holder struct {
 }
 
 func register(t *inventory.Txn, id string, now, before map[string]string) error {
-	for key := range now {
+	for _, key := range slices.Sorted(maps.Keys(now)) { // in order: the same try has the same answer
 		if before[key] != "" {
 			continue
 		}

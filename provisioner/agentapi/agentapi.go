@@ -37,7 +37,7 @@ type Reconciler interface {
 type Server struct {
 	Store     inventory.Store
 	Copy      *inventory.Copy
-	Authority *Authority
+	Authority Issuer
 	Loop      Reconciler
 	Order     func(inventory.NodeView) inventory.Order
 	Entering  func(v inventory.NodeView, order string) bool
@@ -45,6 +45,12 @@ type Server struct {
 	Blobs     Blobs                                                 // keeps test runs whole; may be nil
 	Now       func() time.Time
 	Log       *slog.Logger
+}
+
+// An Issuer makes agents' certificates; an Authority is one.
+type Issuer interface {
+	Issue(csr *x509.CertificateRequest, session, node string, generation int64, now time.Time) ([]byte, error)
+	Pool() *x509.CertPool
 }
 
 // Blobs keep what is too large for the record, by digest (inventory/blob).
@@ -82,7 +88,10 @@ func (s *Server) redeem(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not a redeem message", http.StatusBadRequest)
 		return
 	}
-	out, err := s.doRedeem(r.Context(), q)
+	out, rev, err := s.Redeem(r.Context(), q)
+	if err == nil { // the agent's next message is judged by the copy: it must not meet one that does not know of this yet
+		err = s.Copy.Reach(r.Context(), rev)
+	}
 	switch {
 	case errors.Is(err, errDenied):
 		s.Log.Warn("redeem refused", "session", q.Session, "from", r.RemoteAddr, "err", err)
@@ -95,39 +104,40 @@ func (s *Server) redeem(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// doRedeem is one compare-and-swap on the session: armed → redeemed with the hash of the key.
-func (s *Server) doRedeem(ctx context.Context, q inventory.Redeem) (inventory.Redeemed, error) {
+// Redeem is one compare-and-swap on the session: armed → redeemed with the hash of the key. rev is the revision from which
+// on the record shows it.
+func (s *Server) Redeem(ctx context.Context, q inventory.Redeem) (out inventory.Redeemed, rev int64, err error) {
 	var none inventory.Redeemed
 	csr, err := x509.ParseCertificateRequest(q.CSR)
 	if err != nil || csr.CheckSignature() != nil {
-		return none, fmt.Errorf("%w: the certificate request does not hold", errDenied)
+		return none, 0, fmt.Errorf("%w: the certificate request does not hold", errDenied)
 	}
 	sum := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
 	keyHash := hex.EncodeToString(sum[:])
 	for range 8 {
 		node := s.nodeOf(q.Session)
 		if node == "" {
-			return none, fmt.Errorf("%w: no such session", errDenied)
+			return none, 0, fmt.Errorf("%w: no such session", errDenied)
 		}
 		rd := &inventory.Read{Ctx: ctx, Store: s.Store} // fresh: this is the moment that must not be decided from a copy
 		v := inventory.View(rd, node)
 		if rd.Err != nil {
-			return none, rd.Err
+			return none, 0, rd.Err
 		}
 		sn, now := v.Session.V, s.Now()
 		if sn.ID != q.Session || subtle.ConstantTimeCompare([]byte(HashToken(q.Token)), []byte(sn.TokenHash)) != 1 {
-			return none, fmt.Errorf("%w: the token is not this session's", errDenied)
+			return none, 0, fmt.Errorf("%w: the token is not this session's", errDenied)
 		}
 		burn := ""
 		switch {
 		case sn.Phase == inventory.SessionRedeemed && sn.KeyHash == keyHash:
-			return inventory.Redeemed{Cert: sn.Cert, Node: node, Name: v.Name(), Generation: sn.Generation, Now: now}, nil
+			return inventory.Redeemed{Cert: sn.Cert, Node: node, Name: v.Name(), Generation: sn.Generation, Now: now}, v.Session.KV.Mod, nil
 		case sn.Phase == inventory.SessionRedeemed:
 			burn = "another key redeemed its token: somebody else has it; look at who is on the provisioning network"
 		case sn.Phase != inventory.SessionArmed:
-			return none, fmt.Errorf("%w: the session is %s", errDenied, sn.Phase)
+			return none, 0, fmt.Errorf("%w: the session is %s", errDenied, sn.Phase)
 		case now.After(sn.Expires):
-			return none, fmt.Errorf("%w: the session expired at %s", errDenied, sn.Expires.Format(time.RFC3339))
+			return none, 0, fmt.Errorf("%w: the session expired at %s", errDenied, sn.Expires.Format(time.RFC3339))
 		case !knowsMachine(v, q):
 			burn = fmt.Sprintf("its token was redeemed by another machine (serial %q, MACs %s)", q.Serial, strings.Join(q.MACs, " "))
 		}
@@ -136,29 +146,25 @@ func (s *Server) doRedeem(ctx context.Context, q inventory.Redeem) (inventory.Re
 		} else {
 			sn.Phase, sn.KeyHash, sn.Redeemed, sn.BootID = inventory.SessionRedeemed, keyHash, now, q.BootID
 			if sn.Cert, err = s.Authority.Issue(csr, sn.ID, node, sn.Generation, now); err != nil {
-				return none, err
+				return none, 0, err
 			}
 		}
 		op, err := v.Session.Put(sn)
 		if err != nil {
-			return none, err
+			return none, 0, err
 		}
 		res, err := s.Store.Commit(ctx, inventory.Txn{If: []inventory.Cond{v.Session.Unchanged()}, Then: []inventory.Op{op}})
 		switch {
 		case err != nil:
-			return none, err
+			return none, 0, err
 		case !res.Done:
 			continue
 		case burn != "":
-			return none, fmt.Errorf("%w: session burnt: %s", errDenied, burn)
+			return none, 0, fmt.Errorf("%w: session burnt: %s", errDenied, burn)
 		}
-		// The agent's next message is judged by the copy: it must not meet one that does not know of this yet.
-		if err := s.Copy.Reach(ctx, res.Rev); err != nil {
-			return none, err
-		}
-		return inventory.Redeemed{Cert: sn.Cert, Node: node, Name: v.Name(), Generation: sn.Generation, Now: now}, nil
+		return inventory.Redeemed{Cert: sn.Cert, Node: node, Name: v.Name(), Generation: sn.Generation, Now: now}, res.Rev, nil
 	}
-	return none, errors.New("the session keeps changing")
+	return none, 0, errors.New("the session keeps changing")
 }
 
 // knowsMachine says whether the redeemer is the machine that the session was made for, as far as it is known.
@@ -236,16 +242,10 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request, node, session st
 	until := time.Now().Add(min(time.Duration(secs)*time.Second, maxWait))
 	batches, stop := s.Copy.Subscribe()
 	defer stop()
-	if why := revoked(inventory.View(s.Copy, node), session); why == "" {
-		s.Loop.Heard(node, q)
-	}
+	s.Heard(node, session, q)
 	for {
-		v := inventory.View(s.Copy, node)
-		next, ready := s.next(v, q, session)
+		next, ready := s.Next(node, session, q)
 		if ready || !time.Now().Before(until) {
-			if next.Enter {
-				s.Loop.Told(node)
-			}
 			answer(w, next)
 			return
 		}
@@ -267,13 +267,23 @@ func (s *Server) keep(ctx context.Context, q *inventory.Report) error {
 	return err
 }
 
-// next is the answer to a report; ready is false while there is nothing new to say.
-func (s *Server) next(v inventory.NodeView, q inventory.Report, session string) (inventory.Next, bool) {
-	n := inventory.Next{Now: s.Now()}
+// Heard hands a report to the reconciler, unless its session is over.
+func (s *Server) Heard(node, session string, q inventory.Report) {
+	if revoked(inventory.View(s.Copy, node), session) == "" {
+		s.Loop.Heard(node, q)
+	}
+}
+
+// Next is the answer to a report; ready is false while there is nothing new to say. An agent that is told to enter by it
+// counts as told.
+func (s *Server) Next(node, session string, q inventory.Report) (n inventory.Next, ready bool) {
+	v := inventory.View(s.Copy, node)
+	n.Now = s.Now()
 	if n.Revoked = revoked(v, session); n.Revoked != "" {
 		return n, true
 	}
 	if q.Done && s.Entering(v, q.Order) {
+		s.Loop.Told(node)
 		n.Enter = true
 		return n, true
 	}
