@@ -442,6 +442,11 @@ func checkOffer(l *look) string {
 	return ""
 }
 
+func (n *node) certified() bool {
+	_, there := n.certs[n.state.Wipe]
+	return there
+}
+
 func checkPublic(l *look) string {
 	n, p := l.n, l.n.public
 	if n.state == nil || !l.touched(wrotePublic|wroteState|wroteAvail|wroteClaim) {
@@ -459,6 +464,10 @@ func checkPublic(l *look) string {
 		return fmt.Sprintf("its public record names tenant %q, and a claim is there: %v", p.Tenant, n.claim != nil)
 	case p.Rentable && st.State != inventory.Ready:
 		return fmt.Sprintf("its public record says rentable, and it is %s", st.State)
+	case p.Sanitized && st.Taint != "":
+		return "its public record says sanitized, and it is tainted"
+	case p.Sanitized && !n.certified():
+		return fmt.Sprintf("its public record says sanitized, and there is no certificate of wipe %d", st.Wipe)
 	case n.avail != nil && !p.Rentable:
 		return "it is offered, and its public record says that it cannot be rented"
 	}

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -117,19 +118,13 @@ func (c *Checker) touchNode(id string, what int) *node {
 	return n
 }
 
-// schema is what every record begins with.
-type schema struct {
-	Schema int `json:"schema"`
-}
-
 // read decodes a record; ok is false for one that this version must not judge.
 func read[T any](e inventory.Event) (v *T, ok bool) {
 	if e.Deleted {
 		return nil, true
 	}
 	v = new(T)
-	var s schema
-	if json.Unmarshal(e.KV.Value, v) != nil || json.Unmarshal(e.KV.Value, &s) != nil || s.Schema > inventory.Schema {
+	if json.Unmarshal(e.KV.Value, v) != nil || reflect.ValueOf(v).Elem().FieldByName("Schema").Int() > inventory.Schema {
 		return nil, false
 	}
 	return v, true
@@ -327,7 +322,7 @@ func (c *Checker) takeReservation(e inventory.Event) {
 	n := c.touchNode(now.node, wroteReservation)
 	switch {
 	case had && old.node != now.node && old.node != "":
-		c.say("I1", n, "%s was for node %s, and is for node %s", e.KV.Key, old.node, now.node)
+		c.say("I1", c.touchNode(old.node, wroteReservation), "%s was for it, and is for node %s", e.KV.Key, now.node)
 	case had && !old.odd && !now.odd && !now.gone && !old.alive() && now.alive():
 		c.say("I1", n, "%s was %s, and is %s again", e.KV.Key, old.phase, now.phase)
 	}
@@ -342,7 +337,8 @@ func (c *Checker) takeReservation(e inventory.Event) {
 
 // holder is the record of a registered identity.
 type holder struct {
-	Node string `json:"node"`
+	Schema int    `json:"schema"`
+	Node   string `json:"node"`
 }
 
 func (c *Checker) takeID(e inventory.Event) {
@@ -367,7 +363,8 @@ func (c *Checker) takeID(e inventory.Event) {
 
 func (c *Checker) takeEra(e inventory.Event) {
 	v, ok := read[struct {
-		Era string `json:"era"`
+		Schema int    `json:"schema"`
+		Era    string `json:"era"`
 	}](e)
 	if !ok || v == nil {
 		return

@@ -16,7 +16,7 @@ import (
 // A site makes histories: honest ones through the ledger, as the steps and the API do, and broken ones by writing what
 // no part of the product would.
 type site struct {
-	t     *testing.T
+	t     testing.TB
 	store *memstore.Store
 	led   *ledger.Ledger
 	now   time.Time
@@ -24,7 +24,7 @@ type site struct {
 	key   ed25519.PrivateKey
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	s := &site{t: t, store: memstore.New(), now: time.Date(2026, 11, 25, 1, 0, 0, 0, time.UTC)}
 	pub, key, err := ed25519.GenerateKey(nil)
 	s.must(err)
@@ -234,16 +234,71 @@ func (s *site) offer(id string) {
 	s.must(err)
 }
 
-// broken walks everything that was written.
-func (s *site) broken() (*audit.Broken, audit.Counts) {
+// again goes from inspecting, or from fencing, to ready.
+func (s *site) again(id string) {
+	s.t.Helper()
+	s.walk(id, inventory.Sanitizing)
+	s.order(id, inventory.OrderSanitize)
+	s.move(id, lifecycle.Done, ledger.Change{Then: []inventory.Op{s.certificate(id, nil)}})
+	s.order(id, inventory.OrderTest)
+	s.note(id, ledger.Change{Then: []inventory.Op{s.test(id, inventory.Pass)}})
+	s.move(id, lifecycle.Done, ledger.Change{})
+}
+
+// broken walks everything that was written, and gives the first breach; with last the last one.
+func (s *site) broken(last bool) (found *audit.Broken, counts audit.Counts) {
 	s.t.Helper()
 	all, err := s.store.Since(1)
 	s.must(err)
 	c := audit.New(audit.Options{CertificateKey: s.led.CertificateKey})
 	for _, b := range all {
-		if broken := c.Apply(b); broken != nil {
-			return broken, c.Counts()
+		if broken := c.Apply(b); broken != nil && (found == nil || last) {
+			found = broken
 		}
 	}
-	return nil, c.Counts()
+	return found, c.Counts()
+}
+
+// forge writes a state as no step would, with history and public record as they ought to be; ops go with it.
+func (s *site) forge(id string, f func(*inventory.NodeState, *inventory.History), ops ...inventory.Op) {
+	s.t.Helper()
+	v := s.view(id)
+	st := v.State.V
+	st.Seq++
+	h := inventory.History{Schema: 1, Seq: st.Seq, Kind: "step", From: st.State, To: st.State, Actor: "forger"}
+	f(&st, &h)
+	h.Generation, h.Wipe = st.Generation, st.Wipe
+	v.State.V = st
+	for _, op := range ops {
+		if op.Key == inventory.KeyClaim(id) {
+			v.Claim.KV.Mod = int64(len(op.Value))
+		}
+	}
+	s.write(append([]inventory.Op{encode(s, inventory.KeyState(id), st), encode(s, inventory.KeyHistory(id, h.Seq), h), encode(s, inventory.KeyPublic(id), v.Offer(s.now))}, ops...)...)
+}
+
+// leap forges a transition along an edge, with its effects, past the ledger's gate.
+func (s *site) leap(id string, ev lifecycle.Event, f func(*inventory.NodeState, *inventory.History), ops ...inventory.Op) {
+	s.t.Helper()
+	e, err := lifecycle.Find(s.view(id).State.V.State, ev)
+	s.must(err)
+	s.forge(id, func(st *inventory.NodeState, h *inventory.History) {
+		h.Kind, h.Event, h.From, h.To = "transition", string(ev), e.From, e.To
+		st.From, st.State, st.Work = e.From, e.To, inventory.Work{}
+		if e.Generation {
+			st.Generation++
+		}
+		if e.Wipe {
+			st.Wipe++
+		}
+		if e.Taint {
+			st.Taint = inventory.Taint
+		}
+		if e.Clean {
+			st.Taint = ""
+		}
+		if f != nil {
+			f(st, h)
+		}
+	}, ops...)
 }

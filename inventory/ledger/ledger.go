@@ -111,6 +111,9 @@ func (l *Ledger) move(v inventory.NodeView, ev lifecycle.Event, c Change) (inven
 	}
 
 	next := v // as the node will stand: the public record is made from it
+	if st.Wipe != old.Wipe {
+		next.Certificate = inventory.Doc[inventory.Certificate]{} // the one that was read is of the wipe before
+	}
 	if v.Avail.Exists() {
 		t.Then = append(t.Then, inventory.Delete(v.Avail.KV.Key))
 		next.Avail = inventory.Doc[inventory.Avail]{}
