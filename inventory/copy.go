@@ -88,7 +88,7 @@ func (c *Copy) follow(ctx context.Context, s Store, ready *func()) error {
 // copied are the prefixes a Copy holds.
 var copied = []string{PrefixMeta, PrefixNodes, PrefixPublic, PrefixAvail, PrefixHealth, PrefixClaims, PrefixReservations,
 	PrefixInstances, PrefixWishes, PrefixSessions, PrefixCerts, PrefixTests, PrefixSKUs, PrefixExpected, PrefixImages,
-	PrefixIDs, PrefixBMC, PrefixCredentials, PrefixTokens, PrefixShards, PrefixReplicas}
+	PrefixIDs, PrefixBMC, PrefixCredentials, PrefixTokens, PrefixShards, PrefixReplicas, PrefixPolicies, PrefixBreakers}
 
 func (c *Copy) reset(all []KV, rev int64) {
 	c.mu.Lock()

@@ -33,10 +33,15 @@ const (
 	PrefixTokens       = Root + "tokens/"
 	PrefixShards       = Root + "shards/"
 	PrefixReplicas     = Root + "replicas/"
+	PrefixPolicies     = Root + "policies/"
+	PrefixBreakers     = Root + "breakers/"
 	KeySchema          = PrefixMeta + "schema"
 	KeySite            = PrefixMeta + "site"
 	KeyEra             = PrefixMeta + "era"
 	KeyBackup          = PrefixMeta + "backup"
+	KeyLimits          = PrefixPolicies + "limits"
+	KeyBudget          = PrefixPolicies + "budget"
+	KeyBreaker         = PrefixBreakers + "site"
 )
 
 func KeySpec(node string) string    { return PrefixNodes + node + "/spec" }

@@ -91,6 +91,7 @@ type NodeState struct {
 	Instance   string `json:"last_instance,omitempty"` // whose data the media may hold: the last claim that ended; the certificate names it
 	BurnInDue  bool   `json:"burnin_due,omitempty"`    // new or repaired: sanitizing leads to burn-in, not verifying
 	Returns    int    `json:"returns,omitempty"`       // returns to inspecting counted against a budget
+	Cause      string `json:"cause,omitempty"`         // what set it going: the event that began this round of its life
 
 	Work   Work      `json:"work,omitzero"`
 	Alive  string    `json:"alive,omitempty"` // alive, silent or unknown; written only when it changes

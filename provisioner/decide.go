@@ -70,6 +70,7 @@ type Input struct {
 	ID      string                          // a fresh ULID, should the decision need one
 	Nonce   string                          // fresh randomness, likewise
 	Rules   *Rules
+	Turn    func(activity string) string // why the node must wait before it begins an activity; nil: it need not
 }
 
 // Rules are what the site's configuration and keys decide.
@@ -100,6 +101,10 @@ type Decision struct {
 	Withdraw bool
 	EndClaim bool
 	Change   ledger.Change // of Event, Note, EndClaim
+
+	Enters string // the budgeted activity that this begins
+	For    string // the one that it waits for
+	Still  string // why the deadline stands still meanwhile
 }
 
 const actor = "hostlerd"
@@ -173,6 +178,11 @@ func Decide(in Input) Decision {
 	if !known {
 		return wait(0, "read-only: state %q is not known to this version; upgrade hostlerd", v.State.V.State)
 	}
+	return limited(in, decide(in, row))
+}
+
+func decide(in Input, row lifecycle.State) Decision {
+	v := in.View
 	if d, ok := decideWish(in); ok {
 		return d
 	}

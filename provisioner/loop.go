@@ -31,6 +31,8 @@ type Loop struct {
 	Owns      func(node string) bool // shards held by this replica; nil: all
 	Go        func(act func())       // runs an act beside the loop; nil: in a goroutine. A simulation has its own way
 
+	budget *budget // of the deciding goroutine alone
+
 	started time.Time
 	wake    chan struct{}
 	mu      sync.Mutex
@@ -55,6 +57,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.Init()
 	batches, stop := l.Copy.Subscribe()
 	defer func() { stop() }()
+	l.recount()
 	for _, id := range l.Copy.Nodes() {
 		l.node(id).dirty = true
 	}
@@ -70,6 +73,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		case b, ok := <-batches:
 			if !ok { // we were too slow: everything may have changed
 				batches, stop = l.Copy.Subscribe()
+				l.recount()
 				l.touchAll()
 				continue
 			}
@@ -89,6 +93,9 @@ func (l *Loop) Init() {
 
 // Changed marks the nodes that a batch of changes is about.
 func (l *Loop) Changed(b inventory.Batch) {
+	if l.budget != nil {
+		l.budget.count(b)
+	}
 	for _, e := range b.Events {
 		p := inventory.Parts(e.KV.Key)
 		if len(p) < 2 {
@@ -99,12 +106,21 @@ func (l *Loop) Changed(b inventory.Batch) {
 			l.touch(p[1])
 		case "reservations", "instances", "skus":
 			l.touchAll()
+		case "policies":
+			if e.KV.Key == inventory.KeyLimits {
+				l.touchAll()
+			}
 		}
 	}
 }
 
 // Round decides about every node whose time has come.
 func (l *Loop) Round(ctx context.Context) {
+	if l.budget == nil {
+		l.recount()
+	}
+	l.grant()
+	defer l.grant() // whoever queued up in this round may go on in the next
 	for _, id := range l.Copy.Nodes() {
 		if ctx.Err() != nil {
 			return
@@ -112,6 +128,13 @@ func (l *Loop) Round(ctx context.Context) {
 		if l.Owns == nil || l.Owns(id) {
 			l.one(ctx, id)
 		}
+	}
+}
+
+// grant wakes the nodes whose turn has come.
+func (l *Loop) grant() {
+	for _, id := range l.budget.grant(l.Owns) {
+		l.touch(id)
 	}
 }
 
@@ -123,6 +146,7 @@ func (l *Loop) one(ctx context.Context, id string) {
 			return
 		}
 		d := Decide(in)
+		l.budget.decided(in.View, d)
 		if !l.apply(ctx, in, d) {
 			return
 		}
@@ -144,7 +168,7 @@ func (l *Loop) input(id string) (Input, bool) {
 		n.seq, n.seen.Results, n.seen.Counted, n.counting = v.State.V.Seq, map[Act]Result{}, 0, now
 	}
 	// Only time in which we looked counts towards a deadline: a pause of ours costs the node nothing.
-	if d := now.Sub(n.counting); d > 0 {
+	if d := now.Sub(n.counting); d > 0 && n.decided.Still == "" {
 		n.seen.Counted += min(d, 2*time.Minute)
 	}
 	n.counting = now
@@ -155,7 +179,7 @@ func (l *Loop) input(id string) (Input, bool) {
 		seen.Results[k] = r
 	}
 	return Input{Now: now, Started: l.started, View: v, Rev: rev, Seen: seen, ID: l.NewID(), Nonce: l.NewNonce(), Rules: l.Rules,
-		Holder: func(kind, value string) string { return ledger.Holder(l.Copy, kind, value) }}, true
+		Turn: l.budget.turn(v), Holder: func(kind, value string) string { return ledger.Holder(l.Copy, kind, value) }}, true
 }
 
 // apply does what a decision says, and reports whether to decide again at once.
@@ -164,6 +188,12 @@ func (l *Loop) apply(ctx context.Context, in Input, d Decision) bool {
 	spend := func(st *inventory.NodeState) { st.Spent += inventory.Duration(in.Seen.Counted) }
 	var rev int64
 	var err error
+	if d.Enters != "" {
+		if err = l.budget.enter(v, d.Enters, &d.Change); err != nil {
+			l.Log.Error("a budget cannot be written", "node", v.ID, "err", err)
+			return false
+		}
+	}
 	wrote := true
 	switch {
 	case d.Act != "":
@@ -190,6 +220,9 @@ func (l *Loop) apply(ctx context.Context, in Input, d Decision) bool {
 		rev, err = l.Ledger.EndClaim(ctx, v, d.Change)
 	default:
 		wrote = false
+	}
+	if err == nil && d.Enters != "" {
+		l.budget.entered(v, becomes(v, d), rev)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

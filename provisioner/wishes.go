@@ -19,6 +19,9 @@ var wishEvents = map[string]lifecycle.Event{
 // powerActs says which act a power wish asks for.
 var powerActs = map[string]Act{"on": PowerOn, "off": PowerOff, "cycle": PowerCycle}
 
+// phasePower is the phase of a node whose power is switched for a person.
+const phasePower = "power"
+
 // decideWish answers the oldest open wish: done, refused with the reason, or stale. None is ever dropped.
 func decideWish(in Input) (Decision, bool) {
 	if len(in.View.Wishes) == 0 {
@@ -74,6 +77,8 @@ func power(in Input, w inventory.Doc[inventory.Wish], a Act) Decision {
 	}
 	r, have := in.Seen.Results[a]
 	switch {
+	case in.View.State.V.Work.Phase != phasePower: // counted like every other power act
+		return phase(in, phasePower, "power %s for %s", w.V.Arg, w.V.Actor)
 	case in.Seen.Busy != "":
 		return wait(0, "power %s for %s", w.V.Arg, w.V.Actor)
 	case !have || r.At.Before(w.V.Created):
@@ -96,5 +101,10 @@ func answer(in Input, w inventory.Doc[inventory.Wish], word, detail string) Deci
 	d := Decision{Note: true, Say: say, Change: change(say, op)}
 	d.Change.Actor = v.Actor
 	d.Change.If = []inventory.Cond{w.Unchanged()}
+	d.Change.Edit = func(st *inventory.NodeState) {
+		if st.Work.Phase == phasePower {
+			st.Work = inventory.Work{}
+		}
+	}
 	return d
 }

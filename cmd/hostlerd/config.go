@@ -57,7 +57,8 @@ type Config struct {
 		Lost      inventory.Duration `yaml:"lost"`      // after which a silent ready node is inspected again
 		Readiness inventory.Duration `yaml:"readiness"` // for a tenant's system to answer
 	} `yaml:"patience"`
-	Log struct {
+	Limits inventory.Limits `yaml:"limits"` // how much may happen at once
+	Log    struct {
 		Level string `yaml:"level"` // debug, info, warn, error
 	} `yaml:"log"`
 }
@@ -81,6 +82,7 @@ func defaults() Config {
 	c.API.Listen = "127.0.0.1:8080"
 	c.Boot.Console = "ttyS0,115200"
 	c.Fence.Driver = "none"
+	c.Limits = inventory.DefaultLimits()
 	c.Log.Level = "info"
 	return c
 }
@@ -167,11 +169,30 @@ func (c Config) Check() error {
 	case !slices.Contains([]string{"none", "exec"}, c.Fence.Driver):
 		bad("fence.driver: %q is not one of none, exec", c.Fence.Driver)
 	}
+	for _, f := range checkLimits(c.Limits) {
+		bad("limits.%s", f)
+	}
 	var level logLevel
 	if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
 		bad("log.level: %q is not one of debug, info, warn, error", c.Log.Level)
 	}
 	return errors.Join(errs...)
+}
+
+func checkLimits(l inventory.Limits) []string {
+	var out []string
+	for _, a := range inventory.ActivityList {
+		switch lim := l.For(a); {
+		case lim.Site < 1:
+			out = append(out, fmt.Sprintf("%s.site: %d: with no place at all nothing would ever be done", a, lim.Site))
+		case lim.Rack < 0 || lim.RackPercent < 0 || lim.RackPercent > 100 || lim.Cause < 0:
+			out = append(out, fmt.Sprintf("%s: rack %d, rack_percent %d, cause %d: 0 is no limit, a percentage is at most 100", a, lim.Rack, lim.RackPercent, lim.Cause))
+		}
+	}
+	if b := l.Breaker; b.Percent < 0 || b.Percent > 100 || b.Nodes < 1 || b.Within <= 0 {
+		out = append(out, fmt.Sprintf("breaker: percent %d, nodes %d, within %v: percent is 0 to 100, the others are above 0", b.Percent, b.Nodes, time.Duration(b.Within)))
+	}
+	return out
 }
 
 func checkSKU(s inventory.SKU) []string {

@@ -35,6 +35,9 @@ func TestDefaults(t *testing.T) {
 		}
 	}
 	c, err := loadConfig(file(t, "data: /srv/h\napi: {listen: '127.0.0.1:9'}\n"))
+	if l, err := loadConfig(file(t, "limits: {boot: {site: 7}, breaker: {within: 1m}}\n")); err != nil || l.Limits.Boot != (inventory.Limit{Site: 7, Rack: 2, RackPercent: 5, Cause: 10}) || l.Limits.Destroy.Site != 40 || l.Limits.Breaker.Nodes != 5 {
+		t.Errorf("limits that are not said keep their defaults: %+v, %v", l.Limits, err)
+	}
 	if err != nil || c.Keys != "/srv/h/keys" || c.API.Listen != "127.0.0.1:9" || c.Etcd.Peer != "127.0.0.1:2380" {
 		t.Errorf("what is not said keeps its default: %+v, %v", c, err)
 	}
@@ -137,6 +140,7 @@ func TestFaultsOfTheConfig(t *testing.T) {
 		name, text string
 		want       []string
 	}{
+		{"limits", "limits: {boot: {site: 0}, destroy: {rack_percent: 120}, breaker: {nodes: 0}}\n", []string{"limits.boot.site: 0: with no place", "limits.destroy: rack 4, rack_percent 120", "limits.breaker: percent 3, nodes 0"}},
 		{"no data", "data: ''\n", []string{"data: say where"}},
 		{"API address", "api: {listen: nine}\n", []string{`api.listen: "nine" is not ADDRESS:PORT`}},
 		{"segment without boot files", "segments: [{name: a, interface: lo, subnet: 10.0.0.0/24, address: 10.0.0.1, mode: enrol}]\n", []string{"boot.service_os and boot.loaders"}},

@@ -282,26 +282,31 @@ func (d *daemon) target(v inventory.NodeView) (bmc.Target, error) {
 		LegacyBoot: cmp.Or(v.Spec.V.Firmware, v.Facts.V.Hardware.Firmware) == "bios"}, nil
 }
 
-// declare writes the SKUs of the configuration, where they differ, and the first admin token.
+// declare writes the SKUs and limits of the configuration, where they differ.
 func (d *daemon) declare(ctx context.Context) error {
 	for _, s := range d.cfg.SKUs {
 		s.Schema = inventory.Schema
-		key := inventory.KeySKU(s.Name)
-		err := inventory.Update(ctx, d.store, key, func(kv inventory.KV) ([]inventory.Cond, []inventory.Op, error) {
-			kv.Key = key
-			old, err := inventory.Decode[inventory.SKU](kv)
-			if err != nil {
-				return nil, nil, err
-			}
-			op, err := old.Put(s)
-			if err != nil || string(op.Value) == string(kv.Value) {
-				return nil, nil, err
-			}
-			return nil, []inventory.Op{op}, nil
-		})
-		if err != nil {
+		if err := declare(ctx, d.store, inventory.KeySKU(s.Name), s); err != nil {
 			return fmt.Errorf("declare SKU %s: %w", s.Name, err)
 		}
 	}
+	if err := declare(ctx, d.store, inventory.KeyLimits, d.cfg.Limits); err != nil {
+		return fmt.Errorf("declare limits: %w", err)
+	}
 	return nil
+}
+
+func declare[T any](ctx context.Context, s inventory.Store, key string, v T) error {
+	return inventory.Update(ctx, s, key, func(kv inventory.KV) ([]inventory.Cond, []inventory.Op, error) {
+		kv.Key = key
+		old, err := inventory.Decode[T](kv)
+		if err != nil {
+			return nil, nil, err
+		}
+		op, err := old.Put(v)
+		if err != nil || string(op.Value) == string(kv.Value) {
+			return nil, nil, err
+		}
+		return nil, []inventory.Op{op}, nil
+	})
 }

@@ -8,6 +8,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -38,6 +39,7 @@ type Ledger struct {
 type Change struct {
 	Actor  string
 	Reason string
+	Cause  string                     // what set the node going, where the event alone does not say it ("alert X")
 	Edit   func(*inventory.NodeState) // last touch to the new state record
 	If     []inventory.Cond
 	Then   []inventory.Op
@@ -94,6 +96,9 @@ func (l *Ledger) move(v inventory.NodeView, ev lifecycle.Event, c Change) (inven
 	now := l.Now()
 	st := l.enter(v, edge, now)
 	st.Reason = c.Reason
+	if lifecycle.Begins(ev) {
+		st.Cause = cmp.Or(c.Cause, string(ev))
+	}
 	if edge.EndClaim && v.Claim.Exists() && st.Taint != "" {
 		st.Instance = v.Claim.V.Instance
 	}

@@ -60,6 +60,10 @@ func checkState(t *testing.T, e lifecycle.Edge, before, after inventory.NodeStat
 	want := before
 	want.State, want.From, want.Since, want.Reason, want.Seq = e.To, e.From, now, "because", before.Seq+1
 	want.Work, want.Spent, want.Attempt = inventory.Work{}, 0, 0
+	if !slices.Contains([]lifecycle.Event{lifecycle.Done, lifecycle.DoneBurnIn, lifecycle.Drift, lifecycle.Failed, lifecycle.Again, lifecycle.Timeout,
+		lifecycle.Claim, lifecycle.Expire, lifecycle.Cancel, lifecycle.Quarantine, lifecycle.Abort, lifecycle.ToRepair, lifecycle.Maintain}, e.On) {
+		want.Cause = string(e.On) // a step's end goes on with what began before it
+	}
 	if e.From == e.To {
 		want.Attempt = before.Attempt + 1
 	}

@@ -51,6 +51,14 @@ const (
 	SeenAgain    Event = "seen-again"    // a retired serial appears and is approved
 )
 
+// begins are the events that begin a round of a node's life. The others (a step's end, a claim) go on with what one of
+// these set going.
+var begins = []Event{Approve, Adopt, Recheck, Lost, Rollout, Confirm, Release, DrainNow, Service, Reinstall, Emergency, ForceReclaim, Return,
+	Repaired, Retire, SeenAgain}
+
+// Begins says whether an event is itself the cause of what follows.
+func Begins(ev Event) bool { return slices.Contains(begins, ev) }
+
 // Who may make a node take an edge.
 type Who string
 
