@@ -34,8 +34,9 @@ var mayImport = []struct {
 	{"inventory/etcd", "inventory", "records"},
 	{"inventory/blob", "inventory", "records"},
 	{"inventory/backup", "inventory inventory/ledger inventory/lifecycle", "how a snapshot is made or loaded"},
-	{"inventory/api", "inventory inventory/ledger inventory/lifecycle", "hardware, which store it is"},
-	{"inventory/client", "inventory inventory/api", "stores, commands"},
+	{"inventory/doctor", "inventory", "how facts are collected"},
+	{"inventory/api", "inventory inventory/doctor inventory/ledger inventory/lifecycle", "hardware, which store it is"},
+	{"inventory/client", "inventory inventory/api inventory/doctor", "stores, commands"},
 	{"inventory/web", "inventory inventory/api inventory/ledger inventory/lifecycle", "hardware, which store it is"},
 
 	{"bmc", "inventory bmc/...", "nodes' lives, images, lifecycle"},

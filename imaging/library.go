@@ -73,6 +73,15 @@ func (l Library) missing(m *Manifest) Missing {
 	return miss
 }
 
+// Lacks says which bytes of an image that is in the library are gone.
+func (l Library) Lacks(digest string) (Missing, error) {
+	m, err := l.Manifest(digest)
+	if err != nil {
+		return Missing{}, err
+	}
+	return l.missing(m), nil
+}
+
 // PutChunk takes one packed chunk in if its raw bytes have that digest.
 func (l Library) PutChunk(digest string, r io.Reader) error {
 	if !IsDigest(digest) {

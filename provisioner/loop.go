@@ -37,6 +37,7 @@ type Loop struct {
 	wake    chan struct{}
 	mu      sync.Mutex
 	nodes   map[string]*track
+	pulse   Pulse
 }
 
 // track is what the loop remembers of one node; all of it can be lost.
@@ -116,6 +117,7 @@ func (l *Loop) Changed(b inventory.Batch) {
 
 // Round decides about every node whose time has come.
 func (l *Loop) Round(ctx context.Context) {
+	defer l.beat(l.Now())
 	if l.budget == nil {
 		l.recount()
 	}

@@ -62,7 +62,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"store": storeCmd, "handover": handoverCmd, "settle": settleCmd, "offer": offerCmd, "disk": diskCmd, "container": containerCmd,
-			"trust": trustCmd, "spoil": spoilCmd, "edit": editCmd, "forge": forgeCmd, "unseen": unseenCmd, "hash": hashCmd,
+			"trust": trustCmd, "spoil": spoilCmd, "edit": editCmd, "forge": forgeCmd, "unseen": unseenCmd, "hash": hashCmd, "doctor": doctorCmd,
 		},
 	})
 }

@@ -61,6 +61,8 @@ type Config struct {
 	Log    struct {
 		Level string `yaml:"level"` // debug, info, warn, error
 	} `yaml:"log"`
+
+	File string `yaml:"-"` // where it was read from, for the commands that doctor tells
 }
 
 // A Segment is one network that machines boot from.

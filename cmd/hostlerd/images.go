@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -84,6 +85,15 @@ func (l library) Open(digest, name string) (*os.File, bool) {
 		f, err = l.OpenManifest(digest, name)
 	}
 	return f, err == nil
+}
+
+// whole says what of an offered image's bytes is not on the disk.
+func (l library) whole(image string) error {
+	lacks, err := l.Lacks(image)
+	if err == nil && !lacks.None() {
+		err = fmt.Errorf("%d chunks and %d blobs are gone", len(lacks.Chunks), len(lacks.Blobs))
+	}
+	return err
 }
 
 // refusal turns what the library says about content into an answer for the caller; faults of our disk stay faults.

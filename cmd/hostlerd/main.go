@@ -45,6 +45,7 @@ func command() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			c.File = path
 			var level slog.Level
 			if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
 				return err

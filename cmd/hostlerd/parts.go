@@ -39,18 +39,19 @@ const (
 
 // A part is one thing that runs as long as the daemon does.
 type part struct {
-	name string
-	run  func(context.Context) error
+	name  string
+	run   func(context.Context) error
+	early bool // runs before the copy is filled
 }
 
 // listen opens every listener and gives the parts that serve them.
 func (d *daemon) listen(ctx context.Context) ([]part, error) {
-	parts := []part{{"reconciler", d.reconcile}}
+	parts := []part{{name: "reconciler", run: d.reconcile}, {"monitor", d.monitor.run, true}}
 	l, err := net.Listen("tcp", d.cfg.API.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("api: %w (is another hostlerd running?)", err)
 	}
-	parts = append(parts, part{"api", serveHTTP(l, d.api())})
+	parts = append(parts, part{"api", serveHTTP(l, d.awaken(d.api())), true})
 	if len(d.segments) == 0 {
 		return parts, nil
 	}
@@ -62,6 +63,7 @@ func (d *daemon) listen(ctx context.Context) ([]part, error) {
 			d.log.Info("a machine that nobody knows", "asked", q.Type, "segment", q.Segment, "mac", q.MAC.String(), "uuid", q.UUID)
 		},
 		Rival: func(segment string, server netip.Addr) {
+			d.monitor.rival(segment, server)
 			d.log.Warn("another DHCP server answers on a segment of ours: find it and switch it off", "segment", segment, "server", server)
 		}}
 	dl, err := ds.Listen()
@@ -69,7 +71,7 @@ func (d *daemon) listen(ctx context.Context) ([]part, error) {
 		return nil, err
 	}
 	d.metrics.MustRegister(ds)
-	return append(parts, part{"dhcp", func(ctx context.Context) error { return ds.Serve(ctx, dl) }}), nil
+	return append(parts, part{name: "dhcp", run: func(ctx context.Context) error { return ds.Serve(ctx, dl) }}), nil
 }
 
 // listenBoot opens TFTP, boot HTTP and the agents' TLS on every segment's address.
@@ -123,9 +125,9 @@ func (d *daemon) listenBoot(_ context.Context, parts []part) ([]part, error) {
 		hs := httpboot.NewServer(either(mux, boot), d.log)
 		as := &http.Server{Handler: agents.Handler(), TLSConfig: agents.TLS(cert), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet(d.log)}
 		parts = append(parts,
-			part{"tftp", func(ctx context.Context) error { return ts.Serve(ctx, tl) }},
-			part{"boot http", func(ctx context.Context) error { return run(ctx, hs, func() error { return hs.Serve(bl) }) }},
-			part{"agents", func(ctx context.Context) error { return run(ctx, as, func() error { return as.ServeTLS(al, "", "") }) }})
+			part{name: "tftp", run: func(ctx context.Context) error { return ts.Serve(ctx, tl) }},
+			part{name: "boot http", run: func(ctx context.Context) error { return run(ctx, hs, func() error { return hs.Serve(bl) }) }},
+			part{name: "agents", run: func(ctx context.Context) error { return run(ctx, as, func() error { return as.ServeTLS(al, "", "") }) }})
 	}
 	return parts, nil
 }
@@ -167,10 +169,27 @@ func run(ctx context.Context, s *http.Server, serve func() error) error {
 	return nil
 }
 
+// awaken answers, until the copy is filled, that it is not: whoever asks learns why the site is silent.
+func (d *daemon) awaken(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-d.ready:
+			h.ServeHTTP(w, r)
+		default:
+			why := "hostlerd has started and not read the store yet"
+			if g := d.monitor.degraded(); g != nil {
+				why += ": " + g.Why
+			}
+			api.WriteProblem(w, http.StatusServiceUnavailable, "is etcd running? journalctl -n 50 -u hostlerd", why)
+		}
+	})
+}
+
 // api is the API, the dashboard and the metrics.
 func (d *daemon) api() http.Handler {
 	s := &api.Server{Store: d.store, Copy: d.copy, Ledger: d.led, Images: d.lib, Sealer: d.keys, Now: time.Now, Log: d.log,
-		CertificateKey: d.led.CertificateKey, Version: version.String(), Preview: d.dir.Preview, Live: d.live}
+		CertificateKey: d.led.CertificateKey, Version: version.String(), Preview: d.dir.Preview, Live: d.live,
+		Doctor: d.doctor, Degraded: d.monitor.degraded}
 	mux := http.NewServeMux()
 	h := s.Handler()
 	mux.Handle("/v1/", h)

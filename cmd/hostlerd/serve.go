@@ -47,6 +47,9 @@ type daemon struct {
 	dir      *provisioner.Directory
 	segments []dhcp.Segment
 	metrics  *prometheus.Registry
+	monitor  *monitor
+	started  time.Time
+	ready    chan struct{} // closed when the copy is filled
 }
 
 // serve runs a site until ctx ends or a part fails. Every listener is opened before anything is served.
@@ -64,7 +67,7 @@ func serve(ctx context.Context, c Config, log *slog.Logger) error {
 		return err
 	}
 	defer closeStore()
-	d := &daemon{cfg: c, log: log, keys: k, store: store, copy: inventory.NewCopy(), metrics: prometheus.NewRegistry()}
+	d := &daemon{cfg: c, log: log, keys: k, store: store, copy: inventory.NewCopy(), metrics: prometheus.NewRegistry(), started: time.Now(), ready: make(chan struct{})}
 	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := d.wire(); err != nil {
 		return err
@@ -73,14 +76,15 @@ func serve(ctx context.Context, c Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	ready := make(chan struct{})
-	g.Go(func() error { return d.copy.Run(ctx, store, func() { close(ready) }) })
+	g.Go(func() error { return d.copy.Run(ctx, store, func() { close(d.ready) }) })
 	for _, p := range parts {
 		g.Go(func() error {
-			select { // nothing is answered from a copy that was never filled
-			case <-ready:
-			case <-ctx.Done():
-				return nil
+			if !p.early { // nothing is answered from a copy that was never filled
+				select {
+				case <-d.ready:
+				case <-ctx.Done():
+					return nil
+				}
 			}
 			if err := p.run(ctx); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("%s: %w", p.name, err)
@@ -90,7 +94,7 @@ func serve(ctx context.Context, c Config, log *slog.Logger) error {
 	}
 	g.Go(func() error {
 		select {
-		case <-ready:
+		case <-d.ready:
 			log.Info("serving", "api", c.API.Listen, "segments", len(c.Segments), "nodes", len(d.copy.Nodes()))
 		case <-ctx.Done():
 		}
@@ -151,6 +155,8 @@ func (d *daemon) wire() error {
 	}
 	d.led = &ledger.Ledger{Store: d.store, Now: time.Now, Allowed: allowed, NewID: newID,
 		CertificateKey: d.keys.Certificate.Public().(ed25519.PublicKey)}
+	d.monitor = &monitor{store: d.store, copy: d.copy, now: time.Now}
+	d.metrics.MustRegister(d.monitor.gauge())
 	own := *d.led // the reconciler's writes compare its term; the API's need none
 	d.loop = &provisioner.Loop{Copy: d.copy, Ledger: &own, Now: time.Now, NewID: newID, NewNonce: nonce, Log: d.log, Rules: d.rules(),
 		Performer: &provisioner.Hands{BMCs: &bmc.Pool{Log: d.log}, Target: d.target, Fence: d.fence()}}

@@ -9,14 +9,23 @@ import (
 	"time"
 
 	"github.com/hostler-project/hostler/inventory"
+	"github.com/hostler-project/hostler/inventory/doctor"
 	"github.com/hostler-project/hostler/inventory/ledger"
 	"github.com/hostler-project/hostler/inventory/lifecycle"
 )
 
-// Health says that the store answers.
+// Health says that the store answers, and whether it takes writes.
 type Health struct {
-	OK       bool  `json:"ok"`
-	Revision int64 `json:"revision"`
+	OK       bool      `json:"ok" doc:"It reads and writes."`
+	Revision int64     `json:"revision"`
+	Degraded *Degraded `json:"degraded,omitempty" doc:"Reads are answered, nothing is changed."`
+}
+
+// Degraded says why the site reads and does not write.
+type Degraded struct {
+	Why   string    `json:"why"`
+	Since time.Time `json:"since"`
+	Fix   string    `json:"fix"`
 }
 
 // healthTime bounds the question to the store: who asks for health wants an answer, not patience.
@@ -29,7 +38,20 @@ func (s *Server) healthz(ctx context.Context, _ *struct{}) (Health, error) {
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, inventory.ErrUnavailable) {
 		err = errors.Join(err, inventory.ErrUnavailable)
 	}
-	return Health{err == nil, rev}, err
+	h := Health{OK: err == nil, Revision: rev}
+	if s.Degraded != nil {
+		h.Degraded = s.Degraded()
+		h.OK = h.OK && h.Degraded == nil
+	}
+	return h, err
+}
+
+// doctor judges the site's machinery.
+func (s *Server) doctor(ctx context.Context, _ *struct{}) (doctor.Report, error) {
+	if s.Doctor == nil {
+		return doctor.Report{}, problem(http.StatusNotFound, "hostler --help", "this server cannot say how it is")
+	}
+	return s.Doctor(ctx), nil
 }
 
 // Version tells the server's version and who the caller is to it.

@@ -58,6 +58,13 @@ func (s *Server) write(w http.ResponseWriter, p *Problem) {
 	}
 }
 
+// WriteProblem answers for a server that cannot be asked yet.
+func WriteProblem(w http.ResponseWriter, status int, fix, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(problem(status, fix, "%s", detail)) // the client went away: nobody to tell
+}
+
 // ours gives huma's own faults (bodies that do not fit their schema) our form, without the values: a body may hold a
 // password or user data, and answers end in logs.
 func ours(_ huma.Context, _ string, v any) (any, error) {

@@ -39,6 +39,7 @@ var Routes = []Route{
 	{"GET", "/healthz", nil, "healthz", "Say whether the store answers.", 0, do((*Server).healthz)},
 	{"GET", "/v1/version", all, "version", "Tell the server's version and who you are to it.", 0, do((*Server).version)},
 	{"GET", "/v1/lifecycle", all, "lifecycle", "The table of states and edges.", 0, do((*Server).lifecycle)},
+	{"GET", "/v1/doctor", staff, "doctor", "What is wrong with the site's machinery, and the one command that helps.", 0, do((*Server).doctor)},
 	{"POST", "/v1/login", all, "login", "Make a one-time login link for the dashboard, with your role.", 0, do((*Server).login)},
 
 	{"GET", "/v1/nodes", all, "list-nodes", "List nodes by selector. Rental sees the public part.", 0, do((*Server).listNodes)},

@@ -21,6 +21,7 @@ import (
 
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/api"
+	"github.com/hostler-project/hostler/inventory/doctor"
 )
 
 // Where the server and its token are when nobody says otherwise.
@@ -42,7 +43,10 @@ type Error struct {
 	Detail string
 	Fix    string   // what to try; may be empty
 	Faults []string // of an input, all at once
+	Cause  error    // why there was no answer
 }
+
+func (e *Error) Unwrap() error { return e.Cause }
 
 func (e *Error) Error() string {
 	if len(e.Faults) > 0 {
@@ -129,7 +133,7 @@ func (c *Client) send(h *http.Client, q *http.Request) (*http.Response, error) {
 		if ctx := q.Context().Err(); ctx != nil {
 			return nil, ctx
 		}
-		return nil, &Error{Detail: fmt.Sprintf("cannot reach hostlerd at %s: %v", c.URL, errors.Unwrap(err)), Fix: "is it running? set HOSTLER_URL if it is elsewhere"}
+		return nil, &Error{Detail: fmt.Sprintf("cannot reach hostlerd at %s: %v", c.URL, errors.Unwrap(err)), Fix: "hostler doctor; set HOSTLER_URL if it is elsewhere", Cause: err}
 	}
 	if a.StatusCode < 300 {
 		return a, nil
@@ -164,6 +168,11 @@ func node(word string, rest ...string) string {
 // Version asks for the server's version and who we are to it.
 func (c *Client) Version(ctx context.Context) (api.Version, error) {
 	return get[api.Version](ctx, c, "/v1/version", nil)
+}
+
+// Doctor asks what is wrong with the site's machinery.
+func (c *Client) Doctor(ctx context.Context) (doctor.Report, error) {
+	return get[doctor.Report](ctx, c, "/v1/doctor", nil)
 }
 
 // Nodes lists all nodes that a selector means, page by page.

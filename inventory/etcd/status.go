@@ -1,6 +1,13 @@
 package etcd
 
-import "context"
+import (
+	"context"
+	"errors"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/hostler-project/hostler/inventory"
+)
 
 // A Status is what one member says of itself.
 type Status struct {
@@ -39,4 +46,19 @@ func (s *Store) status(ctx context.Context, endpoint string) Status {
 		Leader:   r.Leader != 0 && r.Leader == r.Header.MemberId,
 		Faults:   r.Errors,
 	}
+}
+
+// Compacted is the revision below which nothing is kept; 0 where nothing was ever compacted.
+func (s *Store) Compacted(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	// A watch of the first revision is told at once what is gone, or gets the first event that is still there.
+	r, ok := <-s.client.Watch(clientv3.WithRequireLeader(ctx), inventory.KeySchema, clientv3.WithRev(1))
+	switch {
+	case r.CompactRevision > 0:
+		return r.CompactRevision, nil
+	case !ok || r.Err() != nil:
+		return 0, wrap("ask what is compacted", errors.Join(r.Err(), ctx.Err()))
+	}
+	return 0, nil
 }
