@@ -16,6 +16,8 @@ import (
 	"github.com/bougou/go-ipmi/pkg/crypto"
 	"github.com/bougou/go-ipmi/pkg/types"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/hostler-project/hostler/bmc/bmctest"
 )
 
 // Controllers that lie (reliability F-31): what is said must be true, or said to
@@ -30,13 +32,13 @@ func TestPowerWithControllersThatLie(t *testing.T) {
 		fails  bool   // with Unconfirmed
 	}{
 		{"does as told", &fake{}, On, []bool{true}, false},
-		{"is on already", &fake{on: true}, On, []bool{}, false},
-		{"says yes, stays on", &fake{on: true, deaf: true}, Off, []bool{false, false, false}, true},
-		{"says yes, stays off", &fake{deaf: true}, On, []bool{true, true, true}, true},
-		{"still says on from its cache", &fake{on: true, cached: said(true)}, Off, []bool{false, false, false}, true},
-		{"already said off from its cache", &fake{on: true, cached: said(false)}, Off, []bool{false}, false},
-		{"flickers before it settles", &fake{on: true, flicker: 6}, Off, nil, false},
-		{"takes longer than we wait for an answer", &fake{delay: time.Second}, On, nil, false},
+		{"is on already", &fake{bmctest.Fake{On: true}}, On, []bool{}, false},
+		{"says yes, stays on", &fake{bmctest.Fake{On: true, Deaf: true}}, Off, []bool{false, false, false}, true},
+		{"says yes, stays off", &fake{bmctest.Fake{Deaf: true}}, On, []bool{true, true, true}, true},
+		{"still says on from its cache", &fake{bmctest.Fake{On: true, Cached: said(true)}}, Off, []bool{false, false, false}, true},
+		{"already said off from its cache", &fake{bmctest.Fake{On: true, Cached: said(false)}}, Off, []bool{false}, false},
+		{"flickers before it settles", &fake{bmctest.Fake{On: true, Flicker: 6}}, Off, nil, false},
+		{"takes longer than we wait for an answer", &fake{bmctest.Fake{Delay: time.Second}}, On, nil, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -46,7 +48,7 @@ func TestPowerWithControllersThatLie(t *testing.T) {
 			if row.fails {
 				p.settle = time.Second
 			}
-			if row.fake.delay > 0 {
+			if row.fake.Delay > 0 {
 				p.exchange, p.resends = 250*time.Millisecond, 1
 			}
 			err := f.open(t, p).SetPower(t.Context(), row.want)
@@ -57,15 +59,15 @@ func TestPowerWithControllersThatLie(t *testing.T) {
 			} else if err != nil {
 				t.Error(err)
 			}
-			f.do(func() {
-				if !row.fails && f.on != (row.want == On) {
-					t.Errorf("the machine is on=%v after a confirmed SetPower(%s)", f.on, row.want)
+			f.Do(func() {
+				if !row.fails && f.On != (row.want == On) {
+					t.Errorf("the machine is on=%v after a confirmed SetPower(%s)", f.On, row.want)
 				}
-				if !row.fails && f.reads < p.agree {
-					t.Errorf("believed after %d reads, want %d after the last order", f.reads, p.agree)
+				if !row.fails && f.Reads < p.agree {
+					t.Errorf("believed after %d reads, want %d after the last order", f.Reads, p.agree)
 				}
-				if row.orders != nil && !slices.Equal(f.orders, row.orders) {
-					t.Errorf("orders carried out: %v, want %v", f.orders, row.orders)
+				if row.orders != nil && !slices.Equal(f.Orders, row.orders) {
+					t.Errorf("orders carried out: %v, want %v", f.Orders, row.orders)
 				}
 			})
 		})
@@ -93,7 +95,7 @@ func TestBootDeviceWithOddControllers(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			f := startFake(t, &fake{amend: row.amend})
+			f := startFake(t, &fake{bmctest.Fake{Amend: row.amend}})
 			err := f.open(t, quick()).SetBootDevice(t.Context(), row.dev, row.persistent)
 			switch {
 			case row.dropped != nil:
@@ -158,7 +160,7 @@ func TestForgedAndBrokenDatagramsAreIgnored(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			f := startFake(t, &fake{on: true, send: row.send})
+			f := startFake(t, &fake{bmctest.Fake{On: true, Send: row.send}})
 			c := f.open(t, quick())
 			for range 3 {
 				if got, err := c.Power(t.Context()); got != On || err != nil {
@@ -218,8 +220,8 @@ func TestMessagesOfTheSession(t *testing.T) {
 
 func TestLostAnswersAreAskedForAgain(t *testing.T) {
 	var n atomic.Int32
-	f := &fake{on: true}
-	f.send = func(p []byte) [][]byte {
+	f := &fake{bmctest.Fake{On: true}}
+	f.Send = func(p []byte) [][]byte {
 		if n.Add(1)%3 == 0 { // every third answer is lost
 			return nil
 		}
@@ -274,7 +276,7 @@ func TestIdentityWithOddFRU(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			f := startFake(t, &fake{})
 			if row.fru != nil {
-				if err := f.store.FRU().Write(t.Context(), 0, row.fru); err != nil {
+				if err := f.Store.FRU().Write(t.Context(), 0, row.fru); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -285,9 +287,9 @@ func TestIdentityWithOddFRU(t *testing.T) {
 			if s := got.ChassisSerial + " " + got.BoardSerial + " " + got.ProductSerial; s != row.want {
 				t.Errorf("serials are %q, want %q", s, row.want)
 			}
-			f.do(func() {
-				if f.logins != 1 {
-					t.Errorf("it took %d logins", f.logins)
+			f.Do(func() {
+				if f.Logins != 1 {
+					t.Errorf("it took %d logins", f.Logins)
 				}
 			})
 		})
@@ -300,7 +302,7 @@ func TestIPv6(t *testing.T) {
 	} else {
 		probe.Close()
 	}
-	f := startFake(t, &fake{on: true, listen: "[::1]:0"})
+	f := startFake(t, &fake{bmctest.Fake{On: true, Listen: "[::1]:0"}})
 	if got, err := f.open(t, quick()).Power(t.Context()); got != On || err != nil {
 		t.Errorf("Power() = %s, %v", got, err)
 	}

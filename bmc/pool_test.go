@@ -50,19 +50,19 @@ func TestPoolUsesOneSessionAndTakesTurns(t *testing.T) {
 		})
 	}
 	all.Wait()
-	f.do(func() {
-		if f.logins != 1 || most.Load() != 1 {
-			t.Errorf("%d logins, at most %d at once; want 1 and 1", f.logins, most.Load())
+	f.Do(func() {
+		if f.Logins != 1 || most.Load() != 1 {
+			t.Errorf("%d logins, at most %d at once; want 1 and 1", f.Logins, most.Load())
 		}
 	})
-	if n := f.server.Sessions.Count(); n != 1 {
+	if n := f.Server.Sessions.Count(); n != 1 {
 		t.Errorf("the controller holds %d sessions, want 1", n)
 	}
 	// Closing gives the session back.
 	if err := p.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := f.server.Sessions.Count(); n != 0 {
+	if n := f.Server.Sessions.Count(); n != 0 {
 		t.Errorf("after Close the controller holds %d sessions", n)
 	}
 	if err := p.With(t.Context(), f.target(), look(t)); err == nil {
@@ -154,7 +154,7 @@ func TestPoolStopsABadCredential(t *testing.T) {
 		}
 		return asError(t, err)
 	}
-	attempts := func() (n int) { f.do(func() { n = f.logins }); return n }
+	attempts := func() (n int) { f.Do(func() { n = f.Logins }); return n }
 
 	for range 10 {
 		if e := try("wrong"); e == nil || !e.Credentials {
@@ -181,7 +181,7 @@ func TestPoolStopsABadCredential(t *testing.T) {
 	if e := try(simPassword); e == nil || e.After <= 0 {
 		t.Errorf("after %d refusals: %+v, want to wait", badLogins, e)
 	}
-	if err := p.Forget(t.Context(), f.addr); err != nil {
+	if err := p.Forget(t.Context(), f.Addr); err != nil {
 		t.Fatal(err)
 	}
 	if e := try(simPassword); e != nil {
@@ -234,12 +234,12 @@ func TestPoolEndsUnusedSessions(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	f.do(func() {
-		if f.logins != 1 {
-			t.Errorf("%d logins, want 1", f.logins)
+	f.Do(func() {
+		if f.Logins != 1 {
+			t.Errorf("%d logins, want 1", f.Logins)
 		}
 	})
-	for end := time.Now().Add(10 * time.Second); f.server.Sessions.Count() > 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); f.Server.Sessions.Count() > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the unused session was not closed")
 		}

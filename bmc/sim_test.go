@@ -13,11 +13,13 @@ import (
 	"time"
 
 	"github.com/bougou/go-ipmi/pkg/types"
+
+	"github.com/hostler-project/hostler/bmc/bmctest"
 )
 
 const (
-	simUser     = "admin"
-	simPassword = "s3cret-in-the-rack"
+	simUser     = bmctest.User
+	simPassword = bmctest.Password
 )
 
 // A sim is a real ipmi_sim process on loopback. Its "machine" is a folder: the
