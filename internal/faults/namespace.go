@@ -32,7 +32,7 @@ func Main(run func() int) int {
 		return fenceMain(os.Args[2:])
 	}
 	inside := os.Getenv(dirVar) != ""
-	code, err := outside, error(nil)
+	code, err := 0, error(nil)
 	if inside {
 		if err = enter(); err == nil {
 			code = run()
@@ -46,8 +46,6 @@ func Main(run func() int) int {
 	}
 	return code
 }
-
-const outside = 0
 
 // again builds, runs the tests inside, and removes what they wrote.
 func again() (int, error) {

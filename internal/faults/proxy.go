@@ -1,9 +1,9 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"bytes"
 	"fmt"
 
 	"github.com/Shopify/toxiproxy/v2"
