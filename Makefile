@@ -32,10 +32,13 @@ unit: ## go vet and all Go tests: no root, minutes
 wire: deps ## tests on network namespaces, QEMU and ipmi_sim: root
 	HOSTLER_RACK=1 go test -tags rack -p 1 -count=1 -timeout 30m ./provisioner/... ./imaging/... ./cmd/hostler-agent/... ./internal/rack/...
 
+faults: ## real hostlerd and etcd processes, killed, frozen, cut off: claims stay right (root, minutes)
+	go vet -tags faults ./internal/faults && go test -tags faults -v -count=1 -timeout 20m ./internal/faults
+
 test: deps unit wire rack-test ## everything CI runs
 
 docs: ## the parts of docs/ that come from the code
 	go test ./inventory/lifecycle -run Docs -update && go test ./inventory/api -run OpenAPI -update
 
-.PHONY: help build deps images rack rack-test bench-handoff unit wire test docs
+.PHONY: help build deps images rack rack-test bench-handoff unit wire faults test docs
 .DEFAULT_GOAL := help

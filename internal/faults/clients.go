@@ -36,7 +36,7 @@ const (
 	whyLeft = "no node left" // so there is no reservation either
 )
 
-// An Op is one request as its client saw it; times are since the clients' start.
+// An Op is one request as its client saw it; times are since the site's start.
 type Op struct {
 	Client       int
 	Kind         string
@@ -66,7 +66,7 @@ type Clients struct {
 
 // Clients starts n clients that claim nodes of a SKU.
 func (s *Site) Clients(ctx context.Context, n int, sku string, whole bool) *Clients {
-	c := &Clients{site: s, sku: sku, whole: whole, started: time.Now(), first: s.clients}
+	c := &Clients{site: s, sku: sku, whole: whole, started: s.began, first: s.clients}
 	c.ctx, c.stop = context.WithCancel(ctx)
 	s.clients += 1000
 	c.Grow(n)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/Shopify/toxiproxy/v2"
@@ -49,5 +50,10 @@ func (x *Proxy) Heal() { x.p.Toxics.ResetToxics(context.Background()) }
 // Cut closes the line and every connection; Join opens it again.
 func (x *Proxy) Cut() { x.p.Stop() }
 
-// Join ends a Cut.
-func (x *Proxy) Join() error { return x.p.Start() }
+// Join ends a Cut; a line that is open stays so.
+func (x *Proxy) Join() error {
+	if err := x.p.Start(); !errors.Is(err, toxiproxy.ErrProxyAlreadyStarted) {
+		return err
+	}
+	return nil
+}

@@ -20,7 +20,7 @@ type Recorder struct {
 	claimed      map[string]string          // node → reservation of its claim, as of rev
 	moves        int                        // of nodes, from state to state
 	terms        map[string][]termChange    // shard key → when who held it
-	judge        judge
+	judge        *judge
 	cancel       context.CancelFunc
 	done         chan struct{}
 }
@@ -174,4 +174,11 @@ func (r *Recorder) Node(reservation string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.nodeOf[reservation]
+}
+
+// Rev is the revision up to which everything was seen.
+func (r *Recorder) Rev() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rev
 }

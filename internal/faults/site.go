@@ -39,6 +39,7 @@ type Site struct {
 	Admin    string // a token
 	Rental   []string
 
+	began   time.Time
 	clients int // numbers given so far
 	stop    context.CancelFunc
 }
@@ -51,7 +52,7 @@ func binary(name string) string { return filepath.Join(os.Getenv(dirVar), name) 
 
 // Open starts a site: etcd, its records, machines, daemons, in this order.
 func Open(ctx context.Context, o Options) (s *Site, err error) {
-	s = &Site{}
+	s = &Site{began: time.Now()}
 	ctx, s.stop = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {

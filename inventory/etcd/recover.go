@@ -84,7 +84,7 @@ func (s *Store) members(ctx context.Context) ([]string, error) {
 		return nil, wrap("list members", err)
 	}
 	given := map[uint64]string{}
-	for _, endpoint := range s.client.Endpoints() {
+	for _, endpoint := range s.health.members {
 		if r, err := s.client.Status(ctx, endpoint); err == nil {
 			given[r.Header.MemberId] = cmp.Or(given[r.Header.MemberId], endpoint)
 		}

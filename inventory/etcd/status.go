@@ -24,7 +24,7 @@ type Status struct {
 // Status asks every member.
 func (s *Store) Status(ctx context.Context) []Status {
 	var all []Status
-	for _, endpoint := range s.client.Endpoints() {
+	for _, endpoint := range s.health.members {
 		all = append(all, s.status(ctx, endpoint))
 	}
 	return all

@@ -39,6 +39,7 @@ type Store struct {
 	client  *clientv3.Client
 	timeout time.Duration
 	log     *slog.Logger
+	health  *health
 }
 
 var _ inventory.Store = (*Store)(nil)
@@ -62,14 +63,15 @@ func connect(cfg Config, log *slog.Logger) (*Store, error) {
 	if len(cfg.Endpoints) == 0 {
 		return nil, fmt.Errorf("etcd: no endpoint is given: etcd.endpoints needs at least one URL")
 	}
-	client, err := clientv3.New(clientv3.Config{
+	config := clientv3.Config{
 		Endpoints:            cfg.Endpoints,
 		TLS:                  cfg.TLS,
 		Logger:               zap.NewNop(),     // it logs nothing but what it returns as well
 		DialKeepAliveTime:    10 * time.Second, // a member that vanished ends its watches, which then go on elsewhere
 		DialKeepAliveTimeout: 5 * time.Second,
 		MaxCallSendMsgSize:   8 << 20, // the server refuses at 1.5 MiB and says so; let it
-	})
+	}
+	client, err := clientv3.New(config)
 	if err != nil {
 		return nil, fmt.Errorf("etcd: connect to %v: %v", cfg.Endpoints, err)
 	}
@@ -77,6 +79,7 @@ func connect(cfg Config, log *slog.Logger) (*Store, error) {
 	if s.timeout <= 0 {
 		s.timeout = DefaultTimeout
 	}
+	s.watchMembers(config)
 	return s, nil
 }
 
@@ -90,19 +93,28 @@ func (s *Store) Close() error {
 
 // Get reads one key.
 func (s *Store) Get(ctx context.Context, key string) (inventory.KV, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	r, err := s.client.Get(ctx, key)
+	r, err := s.read(ctx, key)
 	if err != nil {
 		return inventory.KV{}, wrap("get "+key, err)
 	}
 	return one(key, r.Kvs), nil
 }
 
+// read reads, once more where a member fell silent meanwhile: perhaps it was that one that was asked.
+func (s *Store) read(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	for try := 0; ; try++ {
+		one, cancel := s.bound(ctx)
+		r, err := s.client.Get(one, key, opts...)
+		again := err != nil && errors.Is(context.Cause(one), errSilent) && try == 0
+		cancel()
+		if !again {
+			return r, err
+		}
+	}
+}
+
 // List reads the keys that begin with prefix.
 func (s *Store) List(ctx context.Context, prefix string, o inventory.ListOptions) (inventory.Snapshot, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
 	start, end := bounds(prefix)
 	if o.After >= start {
 		start = o.After + "\x00"
@@ -111,7 +123,7 @@ func (s *Store) List(ctx context.Context, prefix string, o inventory.ListOptions
 	if o.KeysOnly {
 		opts = append(opts, clientv3.WithKeysOnly())
 	}
-	r, err := s.client.Get(ctx, start, opts...)
+	r, err := s.read(ctx, start, opts...)
 	if err != nil {
 		return inventory.Snapshot{}, wrap("list "+prefix, err)
 	}
@@ -135,7 +147,7 @@ func (s *Store) Commit(ctx context.Context, t inventory.Txn) (inventory.Result, 
 		return inventory.Result{}, fmt.Errorf("etcd: commit: %d conditions, %d writes, %d reads: at most %d of each",
 			len(t.If), len(t.Then), len(t.Else), inventory.MaxOps)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	ctx, cancel := s.bound(ctx)
 	defer cancel()
 	var ifs []clientv3.Cmp
 	var thens, elses []clientv3.Op

@@ -58,7 +58,7 @@ type watch struct {
 
 // follow sends what etcd sends until that ends, and says why it ended.
 func (w *watch) follow(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	ctx, cancel := w.s.health.until(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	start, end := bounds(w.prefix)
 	// Not WithFragment: then etcd puts whole revisions into one message, however large.
