@@ -18,15 +18,16 @@ type actRow struct {
 
 // The phases that get our agent onto a node, in order; phaseBoot waits for it.
 const (
-	phaseOff  = "power-off"
-	phaseOn   = "power-on"
-	phaseBoot = "boot"
+	phaseOff     = "power-off"
+	phaseOn      = "power-on"
+	phaseBoot    = "boot"
+	phaseProvide = "fenced-off" // off, then onto the provisioning network: for a machine that may be elsewhere
 )
 
 // actRows are all phases with an act, of every step. Fencing comes first, and runs into the boot.
 var actRows = []actRow{
-	{"isolate", FenceIsolate, "fenced-off", "cutting it off from the network", "cut off from every network"},
-	{"fenced-off", PowerOff, "provisioning-network", "switching it off through its BMC", "power is off, confirmed: the tenant's system is gone"},
+	{"isolate", FenceIsolate, phaseProvide, "cutting it off from the network", "cut off from every network"},
+	{phaseProvide, PowerOff, "provisioning-network", "switching it off through its BMC", "power is off, confirmed: the tenant's system is gone"},
 	{"provisioning-network", FenceProvide, "boot-device", "putting it on the provisioning network", "on the provisioning network only"},
 
 	{phaseOff, PowerOff, "boot-device", "switching it off through its BMC", "power is off, confirmed"},
@@ -87,7 +88,11 @@ func advance(in Input) func(actRow) Decision {
 func withAgent(in Input, work func(Input) Decision) Decision {
 	st, s := in.View.State.V, in.View.Session
 	if !s.Exists() || s.V.Generation != st.Generation || s.V.Phase == inventory.SessionClosed || s.V.Phase == inventory.SessionBurnt {
-		return newSession(in, phaseOff, 0, "it needs the service OS")
+		first := phaseOff
+		if st.State == inventory.Inspecting { // wherever it comes from: it may have been cut off, and could not boot
+			first = phaseProvide
+		}
+		return newSession(in, first, 0, "it needs the service OS")
 	}
 	if row, ok := actPhase(st.Work.Phase); ok && row.Next != "" && row.Phase != "attach" {
 		return walk(in, row, advance(in))

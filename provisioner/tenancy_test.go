@@ -87,13 +87,38 @@ func TestFencingUnconfirmed(t *testing.T) {
 		if a := w.wish(inventory.WishReturn, ""); a.Answer != inventory.DoneOK {
 			t.Errorf("return: %+v", a)
 		}
-		w.place = "provisioning" // the technician has put the cable back
-		w.until(inventory.Ready)
+		w.until(inventory.Ready) // although it was cut off
 		if w.data != "" {
 			t.Errorf("ready with data %q", w.data)
 		}
 		w.whole()
 	}
+}
+
+// An operator's abort while an agent enters the tenant's system: nobody knows whether that system runs, so the claim ends
+// only when the power is off for certain.
+func TestAbortWhileTheAgentEnters(t *testing.T) {
+	w := newWorld(t)
+	w.until(inventory.Ready)
+	w.rent("r")
+	w.turns(200, "entering", func() bool { return w.view().State.V.Work.Phase == "enter" })
+	w.turn()
+	w.bmc = func(Act) error { return errors.New("unconfirmed: still on") }
+	if a := w.wish(inventory.WishAbort, ""); a.Answer != inventory.DoneOK {
+		t.Fatalf("abort: %+v", a)
+	}
+	for range 60 {
+		w.turn()
+	}
+	if v := w.view(); v.State.V.State != inventory.Quarantined || !v.Claim.Exists() || !w.tenant {
+		t.Errorf("%s, claim %v, the tenant's system runs: %v", v.State.V.State, v.Claim.Exists(), w.tenant)
+	}
+	w.bmc = nil
+	w.turns(100, "without a claim", func() bool { return !w.view().Claim.Exists() })
+	if w.power != "off" || w.tenant || w.reservation("r").Phase != inventory.Released {
+		t.Errorf("power %s, the tenant's system runs: %v, reservation %+v", w.power, w.tenant, w.reservation("r"))
+	}
+	w.whole()
 }
 
 // A tenant's network that cannot be attached is tried for ever; the node stays the tenant's and nothing else is done.

@@ -115,8 +115,9 @@ func fromAny() []Edge {
 		if s.Owned || s.Name == i.Quarantined || s.Name == i.Retired {
 			continue
 		}
-		// While fencing, the last tenant's system may still run: its claim stays until the power is confirmed off.
-		with := Effects{Generation: true, EndClaim: s.Name != i.Fencing}
+		// While fencing, and from the moment in which an agent is told to enter the tenant's system, that system may run:
+		// its claim stays until the power is confirmed off.
+		with := Effects{Generation: true, EndClaim: s.Name != i.Fencing && s.Name != i.Provisioning}
 		out = append(out, Edge{s.Name, Quarantine, i.Quarantined, Reconciler,
 			"prevent-transition alert, identity conflict, operator", with})
 		if !s.Rest {
