@@ -29,6 +29,9 @@ bench-handoff: images ## hand-over by kexec against reboot, 3 each, in turn (abo
 unit: ## go vet and all Go tests: no root, minutes
 	go vet ./... && go vet -tags rack ./... && go test ./...
 
+crash-matrix: ## every edge of the lifecycle, killed and broken at every moment: the table covered/required
+	@set -o pipefail; go test ./provisioner -run 'CrashMatrix' -count=1 -v | grep -v '^=== \|--- PASS'
+
 wire: deps ## tests on network namespaces, QEMU and ipmi_sim: root
 	HOSTLER_RACK=1 go test -tags rack -p 1 -count=1 -timeout 30m ./provisioner/... ./imaging/... ./cmd/hostler-agent/... ./internal/rack/...
 
@@ -40,5 +43,5 @@ test: deps unit wire rack-test ## everything CI runs
 docs: ## the parts of docs/ that come from the code
 	go test ./inventory/lifecycle -run Docs -update && go test ./inventory/api -run OpenAPI -update
 
-.PHONY: help build deps images rack rack-test bench-handoff unit wire faults test docs
+.PHONY: help build deps images rack rack-test bench-handoff unit crash-matrix wire faults test docs
 .DEFAULT_GOAL := help

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"log/slog"
-	"sync"
 	"testing"
 	"time"
 
@@ -33,7 +32,7 @@ type fleet struct {
 	silent func(m *machine) bool      // its agent is not heard
 	works  func(inventory.Order) bool // agents work and work on this
 	acts   map[Act]int
-	mu     sync.Mutex
+	begun  []func() // acts that a replica began: they happen when all have decided
 }
 
 type replica struct {
@@ -86,7 +85,8 @@ func (f *fleet) restart(i int) {
 	r.copy, r.rev = inventory.NewCopy(), 0
 	rules := (&world{key: f.key}).rules()
 	rules.Compare = func(inventory.SKU, inventory.Hardware) []string { return nil }
-	r.loop = &Loop{Copy: r.copy, Ledger: f.led, Performer: f, Now: f.clock, NewID: f.ulid, NewNonce: f.ulid, Log: slog.New(slog.DiscardHandler), Rules: rules, Owns: owns}
+	r.loop = &Loop{Copy: r.copy, Ledger: f.led, Performer: f, Now: f.clock, NewID: f.ulid, NewNonce: f.ulid, Log: slog.New(slog.DiscardHandler), Rules: rules, Owns: owns,
+		Go: func(act func()) { f.begun = append(f.begun, act) }}
 	r.loop.Init()
 	f.sync(r)
 }
@@ -120,8 +120,6 @@ func (f *fleet) sync(r *replica) {
 
 // Perform is every BMC: what it is asked for works.
 func (f *fleet) Perform(_ context.Context, v inventory.NodeView, a Act) Result {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	m := f.machines[v.ID]
 	f.acts[a]++
 	switch a {
@@ -149,12 +147,10 @@ func (f *fleet) turn() {
 	for _, r := range f.replicas {
 		r.loop.Round(f.t.Context())
 	}
-	for _, r := range f.replicas {
-		for _, id := range f.order {
-			for busy(r.loop, id) {
-				time.Sleep(20 * time.Microsecond)
-			}
-		}
+	begun := f.begun
+	f.begun = nil
+	for _, act := range begun {
+		act()
 	}
 	for _, id := range f.order {
 		f.machine(f.machines[id])
