@@ -260,6 +260,26 @@ func repeat(x *crashRun) error {
 	return nil
 }
 
+// stale has a daemon that slept since it began the act wake up when another has written what came of it: it must not act.
+func stale(x *crashRun) error {
+	w, acts, rev := x.w, len(x.w.acts), x.w.store.Rev()
+	who, acting := w.who, w.acting
+	w.who = "twin"
+	defer func() { w.who, w.acting = who, acting }()
+	l := w.twin()
+	for _, n := range l.nodes {
+		n.seen.Results = map[Act]Result{}
+	}
+	l.Round(w.t.Context())
+	if len(w.acts) != acts || w.store.Rev() != rev {
+		w.t.Errorf("a daemon whose view is old did %v, and wrote %d times", w.acts[acts:], w.store.Rev()-rev)
+	}
+	if d := l.nodes[w.id].decided; d.Act == "" && x.r.take == nil {
+		w.t.Errorf("a daemon that noted nothing would not have acted anyway: %s", d.Say)
+	}
+	return nil
+}
+
 // disturbances are all ways to break the moments of an undisturbed run.
 func disturbances(trace []moment, state inventory.State) []disturbance {
 	var out []disturbance
@@ -313,6 +333,9 @@ func disturbances(trace []moment, state inventory.State) []disturbance {
 		case "act noted", "order noted":
 			deadly(afterObserve, "killed", kill)
 			add(afterObserve, twice, "noted by another too", repeat)
+			if m.kind == "act" {
+				out = append(out, disturbance{cell: cell{afterObserve, twice}, at: m, what: "a daemon that noted nothing acts when it is committed", do: stale, then: "after"})
+			}
 			for _, then := range []string{"before", "after"} {
 				out = append(out, disturbance{cell: cell{afterObserve, fails}, at: m, what: "the commit of it fails " + then + " it is done", do: lose, then: then})
 			}

@@ -191,8 +191,9 @@ func cover(t *testing.T, r route) result {
 		expect := max(d.want, 1)
 		// What somebody outside wants may come before the same moment comes again.
 		check(x.broke == expect || d.then == "same" && r.take != nil && x.broke == 1, "%d things broke, %d were to", x.broke, expect)
-		check(x.end() == want, "ended with\n%s\nundisturbed with\n%s\nby %s, undisturbed by %s", x.end(), want, x.path(), path)
-		check(d.path || x.path() == path, "the node went %s, undisturbed %s", x.path(), path)
+		end, way := x.end(), x.path()
+		check(end == want, "ended with\n%s\nundisturbed with\n%s", end, want)
+		check(d.path || way == path, "the node went %s, undisturbed %s", way, path)
 		check(x.w.ups-x.ups <= ups+expect, "%d power-ons, undisturbed %d", x.w.ups-x.ups, ups)
 		check(sameTargets(x.w.images), "images were written: %v", x.w.images)
 		x.w.whole()
