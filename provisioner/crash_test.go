@@ -130,7 +130,7 @@ func TestCrashMatrix(t *testing.T) {
 	}
 	_, _, runs := all.covered(columns...)
 	fmt.Fprintf(&b, "total: %d/%d cells of %d edges, %d runs of %d routes", cells[0], cells[1], len(done), runs, len(routes))
-	t.Logf("each cell: %s; %s\n%s", modes[:2], modes[2:], b.String())
+	t.Logf("covered/required of %q, at each kind of moment\n%s", modes, b.String())
 	if cells[0] != cells[1] {
 		t.Errorf("%d of %d cells are covered", cells[0], cells[1])
 	}
