@@ -35,9 +35,9 @@ var mayImport = []struct {
 	{"inventory/blob", "inventory", "records"},
 	{"inventory/backup", "inventory inventory/ledger inventory/lifecycle", "how a snapshot is made or loaded"},
 	{"inventory/doctor", "inventory", "how facts are collected"},
-	{"inventory/api", "inventory inventory/doctor inventory/ledger inventory/lifecycle", "hardware, which store it is"},
-	{"inventory/client", "inventory inventory/api inventory/doctor", "stores, commands"},
-	{"inventory/web", "inventory inventory/api inventory/ledger inventory/lifecycle", "hardware, which store it is"},
+	{"inventory/api", "inventory inventory/audit inventory/doctor inventory/ledger inventory/lifecycle", "hardware, which store it is"},
+	{"inventory/client", "inventory inventory/api inventory/audit inventory/doctor", "stores, commands"},
+	{"inventory/web", "inventory inventory/api inventory/audit inventory/ledger inventory/lifecycle", "hardware, which store it is"},
 
 	{"bmc", "inventory bmc/...", "nodes' lives, images, lifecycle"},
 	{"imaging", "inventory imaging/...", "which node, why now"},

@@ -155,6 +155,7 @@ type HealthReport struct {
 	Source   string    `json:"source"`
 	Observed time.Time `json:"observed"`
 	Alerts   []Alert   `json:"alerts"`
+	Note     string    `json:"note,omitempty"` // who took alerts away, and why
 }
 
 // An Alert is one thing that is wrong.

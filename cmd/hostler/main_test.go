@@ -51,6 +51,7 @@ func TestScripts(t *testing.T) {
 			s.Discover(t, "gpu004")
 			s.Image(t, strings.Repeat("a", 64), "debian-12", time.Now())
 			env.Setenv("HOSTLER_URL", s.URL)
+			env.Setenv("SITE_URL", s.URL)
 			for role, tenant := range map[string]string{api.RoleAdmin: "", api.RoleTechnician: "", api.RoleRental: "acme"} {
 				path := filepath.Join(env.WorkDir, role+".token")
 				if err := os.WriteFile(path, []byte(s.Token(t, role, tenant)+"\n"), 0o600); err != nil {
@@ -63,6 +64,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"store": storeCmd, "handover": handoverCmd, "settle": settleCmd, "offer": offerCmd, "disk": diskCmd, "container": containerCmd,
 			"trust": trustCmd, "spoil": spoilCmd, "edit": editCmd, "forge": forgeCmd, "unseen": unseenCmd, "hash": hashCmd, "doctor": doctorCmd,
+			"audited": auditedCmd,
 		},
 	})
 }
@@ -121,6 +123,28 @@ func nodeID(s *apitest.Site, t apitest.TB, name string) string {
 		t.Fatal("no node ", name, r.Err)
 	}
 	return id
+}
+
+// audited: hostlerd audits from now on. audited NODE: somebody writes over that node's state in the store.
+func auditedCmd(ts *testscript.TestScript, _ bool, args []string) {
+	s, t := theSite(ts)
+	if len(args) == 0 {
+		s.Audit()
+		return
+	}
+	v := s.View(t, nodeID(s, t, args[0]))
+	v.State.V.Taint = inventory.Taint
+	op, err := v.State.Put(v.State.V)
+	ts.Check(err)
+	_, err = s.Store.Commit(context.Background(), inventory.Txn{Then: []inventory.Op{op}})
+	ts.Check(err)
+	for range 500 {
+		if len(s.View(t, v.ID).Health) > 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("the auditor has not noticed")
 }
 
 // disk FILE: a raw disk with a partition table and some bytes.

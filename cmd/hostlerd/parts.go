@@ -46,7 +46,7 @@ type part struct {
 
 // listen opens every listener and gives the parts that serve them.
 func (d *daemon) listen(ctx context.Context) ([]part, error) {
-	parts := []part{{name: "reconciler", run: d.reconcile}, {"monitor", d.monitor.run, true}}
+	parts := []part{{name: "reconciler", run: d.reconcile}, {name: "auditor", run: d.auditor.Run}, {"monitor", d.monitor.run, true}}
 	l, err := net.Listen("tcp", d.cfg.API.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("api: %w (is another hostlerd running?)", err)
@@ -189,7 +189,7 @@ func (d *daemon) awaken(h http.Handler) http.Handler {
 func (d *daemon) api() http.Handler {
 	s := &api.Server{Store: d.store, Copy: d.copy, Ledger: d.led, Images: d.lib, Sealer: d.keys, Now: time.Now, Log: d.log,
 		CertificateKey: d.led.CertificateKey, Version: version.String(), Preview: d.dir.Preview, Live: d.live,
-		Doctor: d.doctor, Degraded: d.monitor.degraded}
+		Audit: d.auditor.Verdict, Doctor: d.doctor, Degraded: d.monitor.degraded}
 	mux := http.NewServeMux()
 	h := s.Handler()
 	mux.Handle("/v1/", h)

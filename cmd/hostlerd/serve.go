@@ -27,6 +27,7 @@ import (
 	"github.com/hostler-project/hostler/health/hardware"
 	"github.com/hostler-project/hostler/imaging"
 	"github.com/hostler-project/hostler/inventory"
+	"github.com/hostler-project/hostler/inventory/audit"
 	"github.com/hostler-project/hostler/inventory/etcd"
 	"github.com/hostler-project/hostler/inventory/ledger"
 	"github.com/hostler-project/hostler/provisioner"
@@ -50,6 +51,7 @@ type daemon struct {
 	monitor  *monitor
 	started  time.Time
 	ready    chan struct{} // closed when the copy is filled
+	auditor  *audit.Auditor
 }
 
 // serve runs a site until ctx ends or a part fails. Every listener is opened before anything is served.
@@ -160,6 +162,7 @@ func (d *daemon) wire() error {
 	own := *d.led // the reconciler's writes compare its term; the API's need none
 	d.loop = &provisioner.Loop{Copy: d.copy, Ledger: &own, Now: time.Now, NewID: newID, NewNonce: nonce, Log: d.log, Rules: d.rules(),
 		Performer: &provisioner.Hands{BMCs: &bmc.Pool{Log: d.log}, Target: d.target, Fence: d.fence()}}
+	d.audit()
 	return d.directory()
 }
 

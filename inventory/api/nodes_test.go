@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/api"
+	"github.com/hostler-project/hostler/inventory/audit"
+	"github.com/hostler-project/hostler/inventory/doctor"
 	"github.com/hostler-project/hostler/inventory/memstore"
 )
 
@@ -102,12 +105,14 @@ func TestStoreAway(t *testing.T) {
 	admin := s.Token(t, api.RoleAdmin, "")
 	get[api.NodeList](t, s, admin, "GET", "/v1/nodes", nil) // the copy has the token now
 	s.Store.SetFault(func(memstore.Call) error { return fmt.Errorf("no answer: %w", inventory.ErrUnavailable) })
-	alone := map[string]bool{"version": true, "lifecycle": true, "certificate-key": true, "check-image": true, "put-chunk": true, "put-blob": true}
+	s.Server.Audit = func() audit.Verdict { return audit.Verdict{} }
+	s.Server.Doctor = func(context.Context) doctor.Report { return doctor.Report{} }
+	alone := map[string]bool{"audit": true, "doctor": true, "version": true, "lifecycle": true, "certificate-key": true, "check-image": true, "put-chunk": true, "put-blob": true}
 	bodies := map[string]any{"wish": api.WishRequest{Verb: "return"}, "approve-node": api.Approval{SKU: "x"}, "import-manifest": api.ManifestRequest{CSV: "name\n"},
 		"put-credential": api.BMCLogin{User: "u", Password: "p"}, "check-image": api.SignedManifest{Manifest: []byte("x"), Signature: []byte("signed")},
 		"commit-image": api.SignedManifest{Manifest: []byte("\n"), Signature: []byte("signed")}, "claim": api.ClaimRequest{Reservation: "r", SKU: "x"},
 		"confirm-claim": api.Confirmation{Image: "x"}, "renew-claim": map[string]string{"hold": "1m"}, "release-claim": map[string]string{},
-		"create-token": api.TokenRequest{Name: "x", Role: api.RoleReadonly}}
+		"clear-audit": api.AuditClearing{Reason: "x"}, "create-token": api.TokenRequest{Name: "x", Role: api.RoleReadonly}}
 	fill := strings.NewReplacer("{node}", "gpu001", "{wish}", "w", "{ref}", "r", "{image}", strings.Repeat("0", 64), "{digest}", strings.Repeat("0", 64), "{id}", "r-1", "{wipe}", "1", "{hash}", "ffffffff")
 	for _, r := range api.Routes {
 		code, b := call(t, s, admin, r.Method, fill.Replace(r.Path), bodies[r.Name])

@@ -77,6 +77,9 @@ var Routes = []Route{
 	{"GET", "/v1/certificates/{node}", all, "list-certificates", "List a node's sanitize certificates. Rental: of its own use.", 0, do((*Server).listCertificates)},
 	{"GET", "/v1/certificates/{node}/{wipe}", all, "show-certificate", "One certificate, exactly as signed. Rental: of its own use.", 0, do((*Server).showCertificate)},
 	{"GET", "/v1/certificate-key", all, "certificate-key", "The public key that certificates are signed with.", 0, do((*Server).certificateKey)},
+	{"GET", "/v1/audit", staff, "audit", "What must hold of the record at every revision, and what does not.", 0, do((*Server).audit)},
+	{"GET", "/v1/audit/history", admins, "audit-history", "Everything that the store still keeps of its history, for hostler audit --file; without secrets.", 0, stream((*Server).auditHistory, "application/jsonl")},
+	{"POST", "/v1/audit/{node}/clear", hands, "clear-audit", "Say that a breach by this node was looked into: it may be rented again.", 0, do((*Server).clearAudit)},
 	{"GET", "/v1/boot/{node}", staff, "boot-preview", "What the node would be served at its next boot.", 0, do((*Server).bootPreview)},
 }
 

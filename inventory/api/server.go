@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/hostler-project/hostler/inventory"
+	"github.com/hostler-project/hostler/inventory/audit"
 	"github.com/hostler-project/hostler/inventory/doctor"
 	"github.com/hostler-project/hostler/inventory/ledger"
 )
@@ -32,6 +33,7 @@ type Server struct {
 	Live      func(node string) Live              // what the daemon sees of a node right now; may be nil
 	Preview   func(node string) (string, error)   // what the node would be served at its next boot; may be nil
 	Doctor    func(context.Context) doctor.Report // judges the site's machinery; may be nil
+	Audit     func() audit.Verdict                // what the daemon's auditor found; may be nil
 	Degraded  func() *Degraded                    // why the store takes no writes; nil while it does; may be nil
 	Heartbeat time.Duration                       // between comments on an idle event stream; 0 means 15 s
 

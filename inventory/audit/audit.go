@@ -88,6 +88,8 @@ type Checker struct {
 	ids          map[string]string      // key of an identity → the node that it is registered for
 	sealed       map[string]bool        // instances whose secrets are still there
 	era          string
+	usage        *inventory.Usage
+	limits       inventory.Limits
 
 	loading bool
 	touched []*touch
@@ -103,6 +105,7 @@ func New(o Options) *Checker {
 
 func (c *Checker) reset() {
 	c.nodes, c.reservations, c.ids, c.sealed = map[string]*node{}, map[string]reservation{}, map[string]string{}, map[string]bool{}
+	c.usage, c.limits = inventory.NewUsage(), inventory.DefaultLimits()
 	c.counts.Nodes = 0
 }
 

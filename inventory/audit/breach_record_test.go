@@ -133,6 +133,10 @@ var records = []breach{
 		broken: func(s *site, id string) { s.put(inventory.KeyPublic("n-2"), inventory.Public{Schema: 1, ID: "n-2"}) },
 		honest: func(s *site, id string) { s.node() }, node: "n-2"},
 
+	{invariant: "I11", name: "one boot more than the limit", from: inventory.Inspecting,
+		broken: func(s *site, id string) { s.boots(id, false) },
+		honest: func(s *site, id string) { s.boots(id, true) }},
+
 	{invariant: "I12", name: "generation falls", from: inventory.Inspecting,
 		broken: func(s *site, id string) { s.forge(id, func(st *state, _ *history) { st.Generation-- }) },
 		honest: func(s *site, id string) { s.move(id, lifecycle.Failed, ledger.Change{}) }},
@@ -345,4 +349,18 @@ func (s *site) pad(id string, size int) {
 	op := encode(s, inventory.KeyPublic(id), s.view(id).Public.V)
 	op.Value = append(op.Value, strings.Repeat(" ", size-len(op.Value))...)
 	s.write(op)
+}
+
+// boots has another node boot, and then this one, at a site that boots one at a time; in turn, or both at once.
+func (s *site) boots(id string, inTurn bool) {
+	limits := inventory.DefaultLimits()
+	limits.Boot.Site = 1
+	s.put(inventory.KeyLimits, limits)
+	other := s.node()
+	s.walk(other, inventory.Inspecting)
+	s.forge(other, phase("power-on", ""))
+	if inTurn {
+		s.order(other, inventory.OrderInspect)
+	}
+	s.forge(id, phase("power-off", ""))
 }

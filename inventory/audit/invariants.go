@@ -34,7 +34,7 @@ var Invariants = []Invariant{
 	{ID: "I8", Words: "A node on sale is isolated, a node in use is on its tenant's network.", Pending: "the record does not hold yet what was observed of a node's network"},
 	{ID: "I9", Words: "Every change has an earlier entry in the audit log, and the log's chain holds.", Pending: "there is no audit log yet"},
 	{ID: "I10", Words: "No record disappears: spec, state, facts and health of a node are never deleted.", check: checkWhole},
-	{ID: "I11", Words: "No more nodes boot or are erased at once than the site's limits say.", Pending: "the record does not hold limits yet"},
+	{ID: "I11", Words: "No more nodes boot or are erased at once than the site's limits say.", check: checkLimits},
 	{ID: "I12", Words: "Generation, wipe and era never fall.", check: checkCounters},
 	{ID: "I13", Words: "History has no gap; every move is an edge of the lifecycle table from where the node stood, its effects happened, and state and history are one transaction.", check: checkHistory},
 	{ID: "I14", Words: "A node is offered only while it is ready, alive, untainted and unclaimed, without hold and blocking alert, as the wipe and SKU it was offered as.", check: checkOffer},
@@ -328,6 +328,17 @@ func checkWhole(l *look) string {
 		return "it has records, and no state"
 	}
 	return ""
+}
+
+// checkLimits looks at the moment at which a node enters an activity: limits that were lowered send nobody out.
+func checkLimits(l *look) string {
+	if l.was == nil || l.n.state == nil {
+		return ""
+	}
+	if now := inventory.Activity(*l.n.state); now == "" || now == inventory.Activity(*l.was.state) {
+		return ""
+	}
+	return l.c.usage.Over(l.c.limits, l.n.id)
 }
 
 func checkCounters(l *look) string {

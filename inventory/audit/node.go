@@ -206,6 +206,8 @@ func (c *Checker) take(e inventory.Event) {
 		}
 	case kv.Key == inventory.KeyEra:
 		c.takeEra(e)
+	case kv.Key == inventory.KeyLimits:
+		c.limits = inventory.LimitsIn(kv)
 	}
 }
 
@@ -221,11 +223,17 @@ func (c *Checker) takeNode(id, what string, e inventory.Event) {
 	switch bit {
 	case wroteSpec:
 		take(n, e, &n.spec)
+		if n.spec != nil {
+			c.usage.SetRack(id, n.spec.Rack)
+		}
 	case wroteFacts:
 		take(n, e, &n.facts)
 	case wroteState:
 		had := n.state != nil
 		take(n, e, &n.state)
+		if n.state != nil {
+			c.usage.SetState(id, *n.state)
+		}
 		if has := n.state != nil; has != had {
 			c.counts.Nodes += map[bool]int{true: 1, false: -1}[has]
 		}

@@ -245,6 +245,11 @@ func (s *site) again(id string) {
 	s.move(id, lifecycle.Done, ledger.Change{})
 }
 
+// id is the first node.
+func (s *site) id() string {
+	return "n-" + fmt.Sprintf("%026d", 1)
+}
+
 // broken walks everything that was written, and gives the first breach; with last the last one.
 func (s *site) broken(last bool) (found *audit.Broken, counts audit.Counts) {
 	s.t.Helper()

@@ -21,6 +21,7 @@ import (
 
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/api"
+	"github.com/hostler-project/hostler/inventory/audit"
 	"github.com/hostler-project/hostler/inventory/doctor"
 )
 
@@ -371,4 +372,33 @@ func (c *Client) BootPreview(ctx context.Context, word string) (api.BootPreview,
 // Login makes a one-time login link for the dashboard.
 func (c *Client) Login(ctx context.Context) (api.Login, error) {
 	return send[api.Login](ctx, c, "POST", "/v1/login", nil)
+}
+
+// Audit asks what must hold of the record, and what does not.
+func (c *Client) Audit(ctx context.Context) (audit.Verdict, error) {
+	return get[audit.Verdict](ctx, c, "/v1/audit", nil)
+}
+
+// AuditHistory writes everything that the store still keeps of its history to w.
+func (c *Client) AuditHistory(ctx context.Context, w io.Writer) error {
+	long := *c.http()
+	long.Timeout = 0 // a long history takes what it takes; ctx bounds it
+	q, err := http.NewRequestWithContext(ctx, "GET", c.URL+"/v1/audit/history", nil)
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	a, err := c.send(&long, q)
+	if err != nil {
+		return err
+	}
+	defer a.Body.Close()
+	if _, err = io.Copy(w, a.Body); err != nil {
+		return &Error{Detail: fmt.Sprintf("the history broke off: %v", err), Fix: "try again; hostlerd's log says why"}
+	}
+	return nil
+}
+
+// ClearAudit says that a breach by a node was looked into.
+func (c *Client) ClearAudit(ctx context.Context, word, reason string) (api.AuditCleared, error) {
+	return send[api.AuditCleared](ctx, c, "POST", "/v1/audit/"+url.PathEscape(word)+"/clear", api.AuditClearing{Reason: reason})
 }

@@ -116,6 +116,7 @@ func (s *Server) fleetView(f filter) view {
 	sum := s.summary(all, f)
 	sum.People = people
 	return view{Title: "Fleet", Nav: "fleet", Body: "fleet", CLI: f.commands(), Parts: []part{
+		{ID: "audit", Template: "audit", Data: s.audit()},
 		{ID: "summary", Template: "summary", Data: sum},
 		{ID: "people", Template: "people", Data: struct {
 			Pleas []plea
@@ -125,6 +126,27 @@ func (s *Server) fleetView(f filter) view {
 		{ID: "count", Template: "count", Data: c},
 		list,
 	}}
+}
+
+// audit is what the fleet page says when the record is not what it must be; "" while it is.
+func (s *Server) audit() string {
+	v := s.API.Audited()
+	switch {
+	case v.OK:
+		return ""
+	case len(v.Broken) == 0:
+		return "The record was not what it must be, and nobody has looked yet: " + strings.Join(v.Standing, ", ") + " cannot be rented until then."
+	}
+	b := v.Broken[len(v.Broken)-1]
+	out := "The record is not what it must be: " + b.Invariant + " is broken at revision " + strconv.FormatInt(b.Rev, 10)
+	if b.Node != "" {
+		out += " by node " + b.Node
+	}
+	out += ": " + b.What + "."
+	if more := len(v.Broken) - 1 + v.More; more > 0 {
+		out += " And " + strconv.Itoa(more) + " more."
+	}
+	return out
 }
 
 // roll is the public records of all nodes as of one revision, kept for all pages that are open: reading thousands of

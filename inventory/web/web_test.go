@@ -16,6 +16,7 @@ import (
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/api"
 	"github.com/hostler-project/hostler/inventory/api/apitest"
+	"github.com/hostler-project/hostler/inventory/audit"
 	"github.com/hostler-project/hostler/inventory/ledger"
 	"github.com/hostler-project/hostler/inventory/lifecycle"
 	"github.com/hostler-project/hostler/inventory/memstore"
@@ -421,5 +422,28 @@ func TestNothingIsChangedFromHere(t *testing.T) {
 	}
 	if h.Store.Rev() != before {
 		t.Error("the record was written")
+	}
+}
+
+// A breach of what must hold stands at the top of the fleet page.
+func TestAuditOnTheFleetPage(t *testing.T) {
+	h := open(t)
+	h.login(t)
+	verdict := audit.Verdict{OK: true}
+	h.Server.Audit = func() audit.Verdict { return verdict }
+	if _, page, _ := h.get(t, "/"); strings.Contains(page, "is not what it must be") {
+		t.Error("an alert without a breach")
+	}
+	verdict = audit.Verdict{Broken: []audit.Breach{{Broken: audit.Broken{Invariant: "I7", Rev: 9, What: "x"}}, {Broken: audit.Broken{Invariant: "I3", Rev: 12, Node: "n-1", What: "it is ready & tainted"}}}}
+	if _, page, _ := h.get(t, "/"); !strings.Contains(page, "I3 is broken at revision 12 by node n-1: it is ready &amp; tainted. And 1 more.") || !strings.Contains(page, "hostler audit") {
+		t.Errorf("the page does not say it:\n%s", page)
+	}
+	verdict = audit.Verdict{OK: true}
+	id := h.Discover(t, "gpu1")
+	if err := h.Ledger.Raise(t.Context(), id, audit.Source, inventory.Alert{ID: "audit:I3"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, page, _ := h.get(t, "/"); !strings.Contains(page, "nobody has looked yet: gpu1 cannot be rented") {
+		t.Errorf("the page does not say that an alert stands:\n%s", page)
 	}
 }

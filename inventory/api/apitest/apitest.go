@@ -18,6 +18,7 @@ import (
 
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/api"
+	"github.com/hostler-project/hostler/inventory/audit"
 	"github.com/hostler-project/hostler/inventory/ledger"
 	"github.com/hostler-project/hostler/inventory/lifecycle"
 	"github.com/hostler-project/hostler/inventory/memstore"
@@ -43,6 +44,8 @@ type Site struct {
 	mu    sync.Mutex
 	macs  int
 	ready chan struct{}
+
+	auditors sync.WaitGroup
 }
 
 // SKU is the SKU that a Site declares.
@@ -77,12 +80,28 @@ func Start(t TB) *Site {
 	return s
 }
 
+// Audit has the record audited from now on, as hostlerd does.
+func (s *Site) Audit() *audit.Auditor {
+	a := &audit.Auditor{Store: s.Store, Options: audit.Options{CertificateKey: s.Server.CertificateKey}, Now: time.Now, Log: s.Server.Log,
+		Alert: func(ctx context.Context, b audit.Broken) error {
+			return s.Ledger.Raise(ctx, b.Node, audit.Source, audit.Alert(b))
+		}}
+	s.Server.Audit = a.Verdict
+	s.auditors.Go(func() {
+		if err := a.Run(s.ctx); err != nil {
+			s.Server.Log.Error("the auditor ended", "err", err)
+		}
+	})
+	return a
+}
+
 // Close ends the site.
 func (s *Site) Close() {
 	s.stop() // streams end with the copy's store; connections with the server
 	s.http.CloseClientConnections()
 	s.http.Close()
 	<-s.ready
+	s.auditors.Wait()
 }
 
 // Cut breaks every connection to the server; it goes on serving.
