@@ -44,9 +44,10 @@ var mayImport = []struct {
 	{"health", "inventory health/...", "what is done about it"},
 
 	{"provisioner", "inventory inventory/ledger inventory/lifecycle bmc/... imaging/... health/... provisioner/...", "the API, which store it is, flags, files"},
-	{"provisioner/dhcp", "inventory", "nodes and their states"},
-	{"provisioner/tftp", "inventory", "nodes and their states"},
-	{"provisioner/httpboot", "inventory", "nodes and their states"},
+	{"provisioner/barrier", "", "whose packet it was"},
+	{"provisioner/dhcp", "inventory provisioner/barrier", "nodes and their states"},
+	{"provisioner/tftp", "inventory provisioner/barrier", "nodes and their states"},
+	{"provisioner/httpboot", "inventory provisioner/barrier", "nodes and their states"},
 
 	{"cmd/hostlerd", "inventory/... bmc/... imaging/... health/... provisioner/... internal/version", "the virtual rack"},
 	{"cmd/hostler", "inventory/... imaging/... internal/version", "hardware, provisioner"},
@@ -59,7 +60,7 @@ var mayImport = []struct {
 }
 
 // helpers are packages for tests: no program may contain one.
-var helpers = []string{"inventory/memstore", "inventory/storetest", "inventory/api/apitest", "bmc/bmctest", "internal/faults"}
+var helpers = []string{"inventory/memstore", "inventory/storetest", "inventory/api/apitest", "bmc/bmctest", "internal/faults", "internal/frugal"}
 
 // onlyIn says where a package of somebody else may be imported. "" is nowhere.
 var onlyIn = []struct{ pkg, folders, why string }{

@@ -25,6 +25,7 @@ import (
 	"github.com/hostler-project/hostler/inventory/web"
 	"github.com/hostler-project/hostler/provisioner"
 	"github.com/hostler-project/hostler/provisioner/agentapi"
+	"github.com/hostler-project/hostler/provisioner/barrier"
 	"github.com/hostler-project/hostler/provisioner/dhcp"
 	"github.com/hostler-project/hostler/provisioner/httpboot"
 	"github.com/hostler-project/hostler/provisioner/metadata"
@@ -51,7 +52,9 @@ func (d *daemon) listen(ctx context.Context) ([]part, error) {
 	if err != nil {
 		return nil, fmt.Errorf("api: %w (is another hostlerd running?)", err)
 	}
-	parts = append(parts, part{"api", serveHTTP(l, d.awaken(d.api())), true})
+	front := &barrier.Handler{Part: "api", Next: d.awaken(d.api()), Log: d.log}
+	d.metrics.MustRegister(front)
+	parts = append(parts, part{"api", serveHTTP(l, front), true})
 	if len(d.segments) == 0 {
 		return parts, nil
 	}
@@ -88,14 +91,17 @@ func (d *daemon) listenBoot(_ context.Context, parts []part) ([]part, error) {
 	boot := &httpboot.Handler{Boot: d.dir, Files: d.dir, Log: d.log, Images: &httpboot.Images{Open: d.lib.Open, Allowed: d.dir.MayRead}}
 	d.metrics.MustRegister(boot)
 	mux := http.NewServeMux()
-	mux.Handle("/metadata", home.Handler())
-	mux.Handle("/phone-home/", home.Handler())
+	tenants := &barrier.Handler{Part: "metadata", Next: home.Handler(), Log: d.log}
+	mux.Handle("/metadata", tenants)
+	mux.Handle("/phone-home/", tenants)
 	blobs, err := blob.NewDir(filepath.Join(d.cfg.Data, "blobs"))
 	if err != nil {
 		return nil, err
 	}
 	agents := &agentapi.Server{Store: d.store, Blobs: blobs, Copy: d.copy, Authority: d.keys.Authority, Loop: d.loop, Entering: provisioner.Entering,
 		Order: func(v inventory.NodeView) inventory.Order { return provisioner.OrderFor(v, d.loop.Rules) }, Seed: d.seed, Now: time.Now, Log: d.log}
+	reports := &barrier.Handler{Part: "agents", Next: agents.Handler(), Log: d.log}
+	d.metrics.MustRegister(tenants, reports)
 	done := map[netip.Addr]bool{}
 	for i, s := range d.segments {
 		if done[s.Address] {
@@ -123,7 +129,7 @@ func (d *daemon) listenBoot(_ context.Context, parts []part) ([]part, error) {
 			return nil, err
 		}
 		hs := httpboot.NewServer(either(mux, boot), d.log)
-		as := &http.Server{Handler: agents.Handler(), TLSConfig: agents.TLS(cert), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet(d.log)}
+		as := &http.Server{Handler: reports, TLSConfig: agents.TLS(cert), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet(d.log)}
 		parts = append(parts,
 			part{name: "tftp", run: func(ctx context.Context) error { return ts.Serve(ctx, tl) }},
 			part{name: "boot http", run: func(ctx context.Context) error { return run(ctx, hs, func() error { return hs.Serve(bl) }) }},

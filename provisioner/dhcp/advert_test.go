@@ -98,12 +98,3 @@ func TestFrame(t *testing.T) {
 		t.Errorf("UDP %x", u)
 	}
 }
-
-func FuzzAdvert(f *testing.F) {
-	f.Add(solicit(f, macA, net.ParseIP("fe80::1")))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if a := advertFor(b, ourMAC); a != nil && (len(a) != 78 || a[54] != 134) {
-			t.Fatalf("got %x", a)
-		}
-	})
-}

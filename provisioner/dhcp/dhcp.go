@@ -12,6 +12,8 @@
 //
 // The package keeps no leases and no sessions: the address of a machine is
 // what the Directory says it is. It does not know nodes, their states or etcd.
+// A panic on a packet, of the library's, the Directory's or ours, is that packet's
+// loss (package barrier).
 //
 // Sources: RFC 2131, 2132, 3046 (relay information), 4578 (PXE options), 6842
 // (client identifier echoed), UEFI 2.10 section 24.7 (HTTP boot).
@@ -22,6 +24,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"github.com/hostler-project/hostler/provisioner/barrier"
 )
 
 // A Directory knows machines. The daemon backs it with its copy of the
@@ -70,4 +74,5 @@ type Server struct {
 
 	limits   limiter
 	counters counters
+	panics   barrier.Barrier
 }

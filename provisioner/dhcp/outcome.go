@@ -4,7 +4,12 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/hostler-project/hostler/provisioner/barrier"
 )
+
+// part is our name where panics are counted.
+const part = "dhcp"
 
 // An Outcome says what became of one packet.
 type Outcome uint8
@@ -24,7 +29,7 @@ const (
 	NoAddress                  // the Directory had no address, or one outside the subnet
 	Noted                      // release or decline: taken in, no reply is due
 	TooLarge                   // the reply would not fit a packet
-	Panicked                   // a bug, caught; logged with its stack
+	Panicked                   // a bug, caught; its kind is logged once
 	outcomes                   // how many there are
 )
 
@@ -57,6 +62,7 @@ type Counters struct {
 	Acks      uint64            // of those answered
 	SendFails uint64            // replies that the kernel did not take
 	Adverts   uint64            // router solicitations answered
+	Panics    uint64            // caught, on the way in or out
 }
 
 // Counters returns the present numbers.
@@ -67,6 +73,7 @@ func (s *Server) Counters() Counters {
 		Acks:      s.counters.acks.Load(),
 		SendFails: s.counters.sendFails.Load(),
 		Adverts:   s.counters.adverts.Load(),
+		Panics:    s.panics.Count(),
 	}
 	for o := range outcomes {
 		c.Outcomes[o.String()] = s.counters.outcome[o].Load()
@@ -77,6 +84,7 @@ func (s *Server) Counters() Counters {
 var (
 	packetsDesc = prometheus.NewDesc("hostler_dhcp_packets_total", "DHCP packets received, by what became of them.", []string{"outcome"}, nil)
 	sentDesc    = prometheus.NewDesc("hostler_dhcp_replies_total", "DHCP replies and router advertisements, by kind.", []string{"kind"}, nil)
+	panicsDesc  = barrier.Desc(part)
 	failsDesc   = prometheus.NewDesc("hostler_dhcp_send_failures_total", "DHCP replies that the kernel did not take.", nil, nil)
 )
 
@@ -85,6 +93,7 @@ func (s *Server) Describe(ch chan<- *prometheus.Desc) {
 	ch <- packetsDesc
 	ch <- sentDesc
 	ch <- failsDesc
+	ch <- panicsDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -101,4 +110,5 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	add(sentDesc, c.Outcomes[Refused.String()], "nak")
 	add(sentDesc, c.Adverts, "router-advertisement")
 	add(failsDesc, c.SendFails)
+	ch <- s.panics.Metric(panicsDesc)
 }

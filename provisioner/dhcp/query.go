@@ -88,8 +88,8 @@ const headerLen = 240 // fixed BOOTP fields and the magic cookie
 // dropped.
 func parse(b []byte) (*message, Outcome) {
 	switch {
-	case len(b) < headerLen:
-		return nil, Malformed
+	case len(b) < headerLen, len(b) > replyMax:
+		return nil, Malformed // no boot client fragments its request
 	case b[0] != byte(dhcpv4.OpcodeBootRequest):
 		return nil, NotRequest
 	case b[1] != byte(iana.HWTypeEthernet) || b[2] != 6 || b[3] > 16:
@@ -99,6 +99,9 @@ func parse(b []byte) (*message, Outcome) {
 	}
 	d, err := dhcpv4.FromBytes(b)
 	if err != nil {
+		return nil, Malformed
+	}
+	if oddOptions(d.Options) {
 		return nil, Malformed
 	}
 	p := &message{DHCPv4: d, relay: addr4(d.GatewayIPAddr), client: addr4(d.ClientIPAddr)}
@@ -127,6 +130,22 @@ func parse(b []byte) (*message, Outcome) {
 		return nil, Malformed
 	}
 	return p, Answered
+}
+
+// oddOptions says whether the options are of no sane client: overload (option
+// 52) would hide more of them in the file fields, which no boot firmware does
+// and the library does not read; and an identity or a wish list of no bytes is
+// neither (RFC 2132 sections 9.8 and 9.14, RFC 4578 section 2.3).
+func oddOptions(o dhcpv4.Options) bool {
+	if o.Has(dhcpv4.OptionOptionOverload) {
+		return true
+	}
+	for _, code := range []dhcpv4.OptionCode{dhcpv4.OptionParameterRequestList, dhcpv4.OptionClientIdentifier, dhcpv4.OptionClientMachineIdentifier} {
+		if v, has := o[code.Code()]; has && len(v) == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // query is what the Directory is told about p.

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -43,9 +42,7 @@ func (s *Server) Respond(ctx context.Context, wire string, pkt []byte, from neti
 	defer func() {
 		if r := recover(); r != nil {
 			reply, to, what = nil, Dest{}, Panicked
-			if s.Log != nil {
-				s.Log.Error("dhcp: packet made the server panic, please report this", "from", from, "panic", r, "stack", string(debug.Stack()))
-			}
+			s.panics.Caught(s.Log, part, r, pkt, "from", from)
 		}
 		s.counters.outcome[what].Add(1)
 	}()

@@ -86,6 +86,7 @@ func (s *Server) answer(ctx context.Context, w *wire) error {
 
 // reply answers one packet, if it gets an answer.
 func (s *Server) reply(ctx context.Context, w *wire, pkt []byte, from netip.AddrPort) {
+	defer s.survive(pkt)
 	reply, to, _ := s.Respond(ctx, w.name, pkt, from, time.Now())
 	if reply == nil {
 		return
@@ -95,6 +96,13 @@ func (s *Server) reply(ctx context.Context, w *wire, pkt []byte, from netip.Addr
 		if s.Log != nil {
 			s.Log.Debug("dhcp: reply not sent", "to", to.Addr, "err", err)
 		}
+	}
+}
+
+// survive is deferred around what is done about one packet outside of Respond: the loop goes on.
+func (s *Server) survive(pkt []byte) {
+	if p := recover(); p != nil {
+		s.panics.Caught(s.Log, part, p, pkt)
 	}
 }
 
@@ -119,14 +127,20 @@ func (s *Server) advertise(ctx context.Context, w *wire) error {
 		} else if err != nil {
 			return fmt.Errorf("dhcp: receive router solicitations on %s: %w", w.name, err)
 		}
-		a := advertFor(buf[:n], w.card.HardwareAddr)
-		if a == nil {
-			continue
-		}
-		if _, err := w.adverts.WriteTo(a, &packet.Addr{HardwareAddr: net.HardwareAddr(a[:6])}); err != nil {
-			s.counters.sendFails.Add(1)
-			continue
-		}
-		s.counters.adverts.Add(1)
+		s.advert(w, buf[:n])
 	}
+}
+
+// advert answers one frame, if it is a solicitation.
+func (s *Server) advert(w *wire, f []byte) {
+	defer s.survive(f)
+	a := advertFor(f, w.card.HardwareAddr)
+	if a == nil {
+		return
+	}
+	if _, err := w.adverts.WriteTo(a, &packet.Addr{HardwareAddr: net.HardwareAddr(a[:6])}); err != nil {
+		s.counters.sendFails.Add(1)
+		return
+	}
+	s.counters.adverts.Add(1)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"runtime/debug"
 	"strconv"
 	"time"
 )
@@ -20,10 +19,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 			c.status = http.StatusInternalServerError
 			h.counters.add(c)
-			if h.Log != nil {
-				h.Log.Error("httpboot: request made the server panic, please report this", "client", r.RemoteAddr, "panic", p, "stack", string(debug.Stack()))
-			}
-			panic(http.ErrAbortHandler) // the client must not take half a file for a whole one
+			h.panics.Caught(h.Log, part, p, nil, "method", r.Method, "client", r.RemoteAddr) // not the path: it may be a session's
+			panic(http.ErrAbortHandler)                                                      // the client must not take half a file for a whole one
 		}
 		h.counters.add(c)
 	}()

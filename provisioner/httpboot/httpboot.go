@@ -23,6 +23,8 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+
+	"github.com/hostler-project/hostler/provisioner/barrier"
 )
 
 // A Client is who asks for a boot script.
@@ -51,6 +53,7 @@ type Handler struct {
 	Log    *slog.Logger
 
 	counters counters
+	panics   barrier.Barrier
 }
 
 // NewServer is an http.Server for h with the limits that boot clients need:

@@ -354,7 +354,7 @@ func TestMetrics(t *testing.T) {
 	if err := reg.Register(h); err != nil {
 		t.Fatal(err)
 	}
-	if m, err := reg.Gather(); err != nil || len(m) != 2 {
+	if m, err := reg.Gather(); err != nil || len(m) != 3 {
 		t.Errorf("%d metrics, %v", len(m), err)
 	}
 }

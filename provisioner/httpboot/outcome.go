@@ -6,7 +6,12 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/hostler-project/hostler/provisioner/barrier"
 )
+
+// part is our name where panics are counted.
+const part = "httpboot"
 
 // statuses are the answers that we give, in the order in which they are
 // counted; the last stands for all others.
@@ -47,6 +52,7 @@ func (h *Handler) Counters() Counters {
 
 var (
 	requestsDesc = prometheus.NewDesc("hostler_httpboot_requests_total", "Requests on the boot port, by status.", []string{"status"}, nil)
+	panicsDesc   = barrier.Desc(part)
 	bytesDesc    = prometheus.NewDesc("hostler_httpboot_bytes_total", "Bytes of bodies sent on the boot port.", nil, nil)
 )
 
@@ -54,6 +60,7 @@ var (
 func (h *Handler) Describe(ch chan<- *prometheus.Desc) {
 	ch <- requestsDesc
 	ch <- bytesDesc
+	ch <- panicsDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -63,4 +70,5 @@ func (h *Handler) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(requestsDesc, prometheus.CounterValue, float64(n), strconv.Itoa(s))
 	}
 	ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(c.Bytes))
+	ch <- h.panics.Metric(panicsDesc)
 }

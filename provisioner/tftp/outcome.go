@@ -4,7 +4,12 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/hostler-project/hostler/provisioner/barrier"
 )
+
+// part is our name where panics are counted.
+const part = "tftp"
 
 // An Outcome says what became of one request.
 type Outcome uint8
@@ -19,7 +24,7 @@ const (
 	Busy                        // too many transfers
 	Aborted                     // the client said so, or its port was closed; firmware does it after asking for the size
 	TimedOut                    // the client fell silent
-	Panicked                    // a bug, caught; logged with its stack
+	Panicked                    // a bug, caught; its kind is logged once
 	outcomes
 )
 
@@ -60,6 +65,7 @@ func (s *Server) Counters() Counters {
 var (
 	requestsDesc = prometheus.NewDesc("hostler_tftp_requests_total", "TFTP requests, by what became of them.", []string{"outcome"}, nil)
 	bytesDesc    = prometheus.NewDesc("hostler_tftp_bytes_total", "Bytes of files that were served whole.", nil, nil)
+	panicsDesc   = barrier.Desc(part)
 	runningDesc  = prometheus.NewDesc("hostler_tftp_transfers", "Transfers at this moment.", nil, nil)
 )
 
@@ -68,6 +74,7 @@ func (s *Server) Describe(ch chan<- *prometheus.Desc) {
 	ch <- requestsDesc
 	ch <- bytesDesc
 	ch <- runningDesc
+	ch <- panicsDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -78,4 +85,5 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(c.Bytes))
 	ch <- prometheus.MustNewConstMetric(runningDesc, prometheus.GaugeValue, float64(c.Running))
+	ch <- s.panics.Metric(panicsDesc)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -57,17 +56,30 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 			return fmt.Errorf("tftp: receive: %w", err)
 		}
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		r, outcome := parseRequest(buf[:n])
-		if outcome == Served || outcome == NotFound || outcome == WriteRefused {
-			if why := s.admit(from); why != Served {
-				outcome = why // silence: an honest client asks again
-			} else {
-				transfers.Go(func() { s.transfer(ctx, local, from, r, outcome) })
-				continue
-			}
+		if r, outcome := s.take(from, buf[:n]); outcome == Served || outcome == NotFound || outcome == WriteRefused {
+			transfers.Go(func() { s.transfer(ctx, local, from, r, outcome) })
+		} else {
+			s.finish(from, r, outcome, 0)
 		}
-		s.finish(from, r, outcome, 0)
 	}
+}
+
+// take reads what arrived, and takes a place for what is answered. A full house and a repetition get silence: an honest
+// client asks again.
+func (s *Server) take(from netip.AddrPort, pkt []byte) (r request, outcome Outcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			outcome = Panicked
+			s.panics.Caught(s.Log, part, p, pkt, "client", from)
+		}
+	}()
+	r, outcome = parseRequest(pkt)
+	if outcome == Served || outcome == NotFound || outcome == WriteRefused {
+		if why := s.admit(from); why != Served {
+			outcome = why
+		}
+	}
+	return r, outcome
 }
 
 // admit takes a place for a transfer.
@@ -101,9 +113,7 @@ func (s *Server) transfer(ctx context.Context, local netip.Addr, client netip.Ad
 	defer func() {
 		if p := recover(); p != nil {
 			outcome = Panicked
-			if s.Log != nil {
-				s.Log.Error("tftp: request made the server panic, please report this", "client", client, "panic", p, "stack", string(debug.Stack()))
-			}
+			s.panics.Caught(s.Log, part, p, []byte(r.name), "client", client)
 		}
 		s.finish(client, r, outcome, time.Since(begin))
 	}()

@@ -21,6 +21,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/hostler-project/hostler/provisioner/barrier"
 )
 
 // Files is the map of names. Open returns the bytes that this client gets
@@ -52,6 +54,7 @@ type Server struct {
 	GiveUp    time.Duration // without progress; a client that never answered gets a sixth of it; 0 means 30 s
 
 	counters counters
+	panics   barrier.Barrier
 	mu       sync.Mutex
 	running  map[netip.AddrPort]bool
 	clients  map[netip.Addr]int

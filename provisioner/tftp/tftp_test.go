@@ -368,7 +368,7 @@ func TestPanicIsOneTransfersLoss(t *testing.T) {
 	if err := reg.Register(s); err != nil {
 		t.Fatal(err)
 	}
-	if m, err := reg.Gather(); err != nil || len(m) != 3 {
+	if m, err := reg.Gather(); err != nil || len(m) != 4 {
 		t.Errorf("%d metrics, %v", len(m), err)
 	}
 }
