@@ -381,24 +381,3 @@ func (bad) Open(name string, _ netip.Addr) ([]byte, bool) {
 	}
 	return []byte(name), true
 }
-
-func FuzzRequest(f *testing.F) {
-	for _, s := range []string{
-		"\x00\x01snponly-x86_64.efi\x00octet\x00", "\x00\x01snponly-x86_64.efi\x00octet\x00tsize\x000\x00blksize\x001468\x00windowsize\x004\x00",
-		"\x00\x02up\x00octet\x00", "\x00\x01../x\x00OCTET\x00blksize\x00", "\x00\x01\x00\x00",
-	} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, o := parseRequest(b)
-		if o != Served {
-			return
-		}
-		if !nameOK(r.name) || r.block < 8 || r.block > maxBlock || r.window < 1 || r.window > maxWindow {
-			t.Fatalf("%+v", r)
-		}
-		if a := r.optionAck(1 << 30); len(a) > len(b)+12 {
-			t.Fatalf("%d bytes answer %d", len(a), len(b))
-		}
-	})
-}
