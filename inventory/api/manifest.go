@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,7 +107,10 @@ func fill(s *inventory.Spec, column, v string) {
 		s.Slot = v
 	case "mac":
 		for _, m := range strings.FieldsFunc(strings.ToLower(v), func(r rune) bool { return r == ' ' || r == ';' || r == ',' }) {
-			s.MACs = append(s.MACs, strings.ReplaceAll(m, "-", ":"))
+			if hw, err := net.ParseMAC(m); err == nil {
+				m = hw.String() // the one form that packets are looked up by
+			}
+			s.MACs = append(s.MACs, m)
 		}
 	case "ip":
 		s.IP = v

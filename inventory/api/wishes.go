@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/ledger"
@@ -244,6 +245,11 @@ func specFaults(s inventory.Spec) []string {
 	}
 	if s.BMC.Credential != "" && !idForm.MatchString(s.BMC.Credential) {
 		bad("credential", s.BMC.Credential, idWords)
+	}
+	for _, f := range []struct{ what, value string }{{"serial", s.Serial}, {"rack", s.Rack}, {"slot", s.Slot}} {
+		if len(f.value) > 128 || strings.ContainsFunc(f.value, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			bad(f.what, f.value, "at most 128 characters that can be printed")
+		}
 	}
 	if s.IP != "" {
 		if a, err := netip.ParseAddr(s.IP); err != nil || !a.Is4() {
