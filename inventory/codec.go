@@ -5,10 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
+	"unicode"
 )
 
 // Schema is the newest schema number this program writes. A record with a newer one is read, never rewritten.
 const Schema = 1
+
+// MaxRecord bounds one record. Most stay far below 64 KiB (a sealed seed is the largest, 48 KiB in base64); a transaction
+// of all records of a node must stay below the 1.5 MiB that etcd takes, whatever an agent reports.
+const MaxRecord = 128 << 10
 
 // ErrNewer says that a record was written by a newer version: this one must not rewrite it.
 var ErrNewer = errors.New("inventory: the record has a newer schema than this program knows; upgrade hostlerd")
@@ -60,7 +66,21 @@ func (d Doc[T]) Put(v T) (Op, error) {
 			return Op{}, fmt.Errorf("inventory: encode %s: %v", d.KV.Key, err)
 		}
 	}
+	if len(b) > MaxRecord {
+		return Op{}, fmt.Errorf("inventory: record %s would have %d bytes: at most %d", d.KV.Key, len(b), MaxRecord)
+	}
 	return Op{Key: d.KV.Key, Value: b}, nil
+}
+
+// Plain makes words from outside fit to be kept and shown: what a terminal would obey becomes a space, what is longer
+// than a person reads is cut.
+func Plain(s string, most int) string {
+	return clip(strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s), most)
 }
 
 func keepUnknown[T any](fresh []byte, raw map[string]json.RawMessage) ([]byte, error) {

@@ -112,21 +112,25 @@ const actor = "hostlerd"
 // Constructors, so that steps read as sentences.
 
 func wait(again time.Duration, format string, a ...any) Decision {
-	return Decision{Say: fmt.Sprintf(format, a...), Again: again}
+	return Decision{Say: words(format, a...), Again: again}
 }
 
 func act(a Act, format string, args ...any) Decision {
-	return Decision{Act: a, Say: fmt.Sprintf(format, args...)}
+	return Decision{Act: a, Say: words(format, args...)}
 }
 
+// words are what is said and kept: what agents and controllers said is part of it, and must neither outgrow the record,
+// which could then not be written at all, nor do anything to a terminal.
+func words(format string, a ...any) string { return inventory.Plain(fmt.Sprintf(format, a...), 2000) }
+
 func move(ev lifecycle.Event, format string, a ...any) Decision {
-	say := fmt.Sprintf(format, a...)
+	say := words(format, a...)
 	return Decision{Event: ev, Say: say, Change: ledger.Change{Actor: actor, Reason: say}}
 }
 
 // phase writes that the step enters a phase, before the act that the phase stands for.
 func phase(in Input, name, format string, a ...any) Decision {
-	say := fmt.Sprintf(format, a...)
+	say := words(format, a...)
 	return Decision{Note: true, Say: say, Change: ledger.Change{Actor: actor, Reason: say, Edit: func(st *inventory.NodeState) {
 		st.Work = inventory.Work{Phase: name, Since: in.Now, Note: say}
 	}}}

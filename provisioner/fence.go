@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"strings"
 
@@ -59,10 +60,7 @@ func (f ExecFence) Attach(ctx context.Context, v inventory.NodeView, instance st
 }
 
 // place is where a port is.
-type place struct {
-	Port     string `json:"port"`
-	Instance string `json:"instance"`
-}
+type place struct{ Port, Instance string }
 
 func (f ExecFence) bring(ctx context.Context, v inventory.NodeView, want place, verb string, more ...string) error {
 	if len(v.Spec.V.MACs) == 0 {
@@ -76,9 +74,9 @@ func (f ExecFence) bring(ctx context.Context, v inventory.NodeView, want place, 
 	if err != nil {
 		return err
 	}
-	var is place
-	if err := json.Unmarshal(out, &is); err != nil {
-		return fmt.Errorf("fence: observe %s: not the JSON it should be: %v", port, err)
+	is, err := observed(out)
+	if err != nil {
+		return fmt.Errorf("fence: observe %s: %w", port, err)
 	}
 	if is != want {
 		return fmt.Errorf("fence: %s of %s was accepted, but the port is %s %s, not %s %s", verb, port, is.Port, is.Instance, want.Port, want.Instance)
@@ -86,14 +84,66 @@ func (f ExecFence) bring(ctx context.Context, v inventory.NodeView, want place, 
 	return nil
 }
 
+// observed reads what observe printed: one object that says once where the port is, in the words that we know. A
+// program that says it twice, or something else, does not know.
+func observed(out []byte) (place, error) {
+	d := json.NewDecoder(bytes.NewReader(out))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return place{}, errors.New("not the JSON it should be")
+	}
+	found := map[string]string{}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return place{}, fmt.Errorf("not the JSON it should be: %v", err)
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return place{}, fmt.Errorf("not the JSON it should be: %v", err)
+		}
+		name, _ := key.(string) // of an object, it always is
+		if name != "port" && name != "instance" {
+			continue
+		}
+		var text string
+		if _, twice := found[name]; twice || json.Unmarshal(value, &text) != nil {
+			return place{}, fmt.Errorf("%s is there twice, or is no text", name)
+		}
+		found[name] = text
+	}
+	if _, err := d.Token(); err != nil {
+		return place{}, fmt.Errorf("not the JSON it should be: %v", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return place{}, errors.New("not the JSON it should be: something follows it")
+	}
+	is := place{Port: found["port"], Instance: found["instance"]}
+	known := is.Port == "isolated" || is.Port == "provisioning" || is.Port == "tenant"
+	if !known || (is.Port == "tenant") != (is.Instance != "") {
+		return place{}, fmt.Errorf("port %q of instance %q: isolated, provisioning, or tenant with an instance", inventory.Plain(is.Port, 40), inventory.Plain(is.Instance, 40))
+	}
+	return is, nil
+}
+
+// maxSaid is what is read of a fence program's output.
+const maxSaid = 64 << 10
+
+// said keeps the beginning of what a program prints. The rest is dropped, so that one that prints without end costs
+// nothing but its time.
+type said struct{ bytes.Buffer }
+
+func (s *said) Write(p []byte) (int, error) {
+	s.Buffer.Write(p[:min(len(p), max(0, maxSaid-s.Len()))])
+	return len(p), nil
+}
+
 func (f ExecFence) run(ctx context.Context, args ...string) ([]byte, error) {
 	words := append(append([]string{}, f.Program...), args...)
-	var errOut bytes.Buffer
+	var out, errOut said
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	cmd.Stderr = &errOut
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("fence: %s: %v: %s", strings.Join(words, " "), err, strings.TrimSpace(errOut.String()))
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("fence: %s: %v: %s", strings.Join(words, " "), err, inventory.Plain(strings.TrimSpace(errOut.String()), 1000))
 	}
-	return out, nil
+	return out.Bytes(), nil
 }

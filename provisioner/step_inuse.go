@@ -54,5 +54,5 @@ func instanceFact(in Input, inst inventory.Instance) Decision {
 
 // change is who and why, with more to write.
 func change(reason string, then ...inventory.Op) ledger.Change {
-	return ledger.Change{Actor: actor, Reason: reason, Then: then}
+	return ledger.Change{Actor: actor, Reason: words("%s", reason), Then: then}
 }

@@ -42,9 +42,9 @@ func stepProvision(in Input) Decision {
 					st.Work.Phase, st.Work.Since, st.Work.Note = "enter", in.Now, d.Say
 				}
 				inst := in.View.Instance.V
-				inst.Handoff = r.Handoff.Method
+				inst.Handoff, inst.HandoffWhy = inventory.Plain(r.Handoff.Method, 20), ""
 				for _, w := range r.Handoff.Why {
-					inst.HandoffWhy += w + "; "
+					inst.HandoffWhy = inventory.Plain(inst.HandoffWhy+w+"; ", 1000)
 				}
 				d.Change.Instance = &inst
 				return d

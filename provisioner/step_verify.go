@@ -32,7 +32,7 @@ func stepTest(in Input) Decision {
 		if err != nil {
 			return move(lifecycle.Failed, "the test run cannot be written: %v", err)
 		}
-		return Decision{Note: true, Say: "test profile " + name + ": " + t.Verdict, Change: change("test profile "+name+": "+t.Verdict, op)}
+		return Decision{Note: true, Say: words("test profile %s: %s", name, t.Verdict), Change: change("test profile "+name+": "+t.Verdict, op)}
 	})
 }
 

@@ -139,7 +139,7 @@ func (s *Server) Redeem(ctx context.Context, q inventory.Redeem) (out inventory.
 		case now.After(sn.Expires):
 			return none, 0, fmt.Errorf("%w: the session expired at %s", errDenied, sn.Expires.Format(time.RFC3339))
 		case !knowsMachine(v, q):
-			burn = fmt.Sprintf("its token was redeemed by another machine (serial %q, MACs %s)", q.Serial, strings.Join(q.MACs, " "))
+			burn = inventory.Plain(fmt.Sprintf("its token was redeemed by another machine (serial %s, MACs %s)", inventory.Plain(q.Serial, 100), strings.Join(q.MACs, " ")), 400)
 		}
 		if burn != "" {
 			sn.Phase, sn.Reason, sn.Cert = inventory.SessionBurnt, burn, nil
