@@ -32,6 +32,10 @@ unit: ## go vet and all Go tests: no root, minutes
 crash-matrix: ## every edge of the lifecycle, killed and broken at every moment: the table covered/required
 	@set -o pipefail; go test ./provisioner -run 'CrashMatrix' -count=1 -v | grep -v '^=== \|--- PASS'
 
+FUZZTIME ?= 30s
+fuzz: ## every parser against 30 s of nonsense (FUZZTIME=5m for longer, FUZZ=name for some); about 8 minutes
+	@go run ./internal/fuzz $(FUZZTIME) '$(FUZZ)'
+
 wire: deps ## tests on network namespaces, QEMU and ipmi_sim: root
 	HOSTLER_RACK=1 go test -tags rack -p 1 -count=1 -timeout 30m ./provisioner/... ./imaging/... ./cmd/hostler-agent/... ./internal/rack/...
 
@@ -43,5 +47,5 @@ test: deps unit wire rack-test ## everything CI runs
 docs: ## the parts of docs/ that come from the code
 	go test ./inventory/lifecycle -run Docs -update && go test ./inventory/api -run OpenAPI -update
 
-.PHONY: help build deps images rack rack-test bench-handoff unit crash-matrix wire faults test docs
+.PHONY: help build deps images rack rack-test bench-handoff unit crash-matrix wire faults test docs fuzz
 .DEFAULT_GOAL := help

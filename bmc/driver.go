@@ -65,18 +65,26 @@ func (d *driver) Close(ctx context.Context) error {
 		return d.say(ctx, "close", ctx.Err())
 	}
 	defer func() { <-d.turn }()
-	if d.client == nil {
-		return nil
+	d.logout(ctx)
+	return nil
+}
+
+// logout ends the session, if there is one.
+func (d *driver) logout(ctx context.Context) {
+	if d.client != nil {
+		d.goodbye(ctx, d.client)
 	}
-	// The controller ends an unused session by itself, so do not insist.
+	d.drop()
+}
+
+// goodbye asks the controller to end a session. It ends an unused one by
+// itself, so do not insist.
+func (d *driver) goodbye(ctx context.Context, c *ipmi.Client) {
 	ctx, cancel := context.WithTimeout(ctx, d.pace.exchange)
 	defer cancel()
-	err := unpanicked(func() error { return d.client.Close(ctx) })
-	d.drop()
-	if err != nil {
+	if err := unpanicked(func() error { return c.Close(ctx) }); err != nil {
 		d.log.Debug("session left to time out", "err", err)
 	}
-	return nil
 }
 
 // call runs one operation, which must be safe to repeat: in turn, within the
@@ -121,7 +129,11 @@ func (d *driver) run(ctx context.Context, op string, tries int, do func(context.
 		if err == nil || !unanswered(err) {
 			return d.say(ctx, op, err)
 		}
-		d.drop()
+		if silent(err) {
+			d.drop()
+		} else {
+			d.logout(ctx) // it answered, with what makes no sense: its few sessions must not be used up by that
+		}
 		// Only an old session may be the reason for the silence.
 		if tries--; tries == 0 || !old || ctx.Err() != nil {
 			return d.say(ctx, op, err)
@@ -175,6 +187,9 @@ func (d *driver) login(ctx context.Context) error {
 
 	err = unpanicked(func() error { return d.handshake(ctx, c, w) })
 	if err != nil {
+		if w.active() && !silent(err) { // it is open, only we have no use for it
+			d.goodbye(ctx, c)
+		}
 		_ = w.Close()
 		refused := explain("log in", d.target.Addr, w.refusal(err))
 		if refused.Credentials {

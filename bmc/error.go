@@ -120,8 +120,7 @@ func explain(op, addr string, err error) *Error {
 		e.Err = reworded{"nothing listens there", err}
 	} else if isType[*net.DNSError](err) {
 		m = meaning{temporary: true, hint: "correct its name, or give its address"}
-	} else if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() || strings.Contains(err.Error(), "no datagram matched") {
-		// The text is that of an error which go-ipmi does not export.
+	} else if silent(err) {
 		m = meaning{temporary: true, hint: "look at the management network, or reset the controller if it answers ping"}
 		e.Err = reworded{"no answer", err}
 	} else {
@@ -143,6 +142,14 @@ func (e reworded) Unwrap() error { return e.err }
 func isType[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
+}
+
+// silent tells whether err is that nothing came back. The text is that of an
+// error which go-ipmi does not export.
+func silent(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout() || strings.Contains(err.Error(), "no datagram matched") ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // unanswered tells whether err leaves open what the controller thinks of the

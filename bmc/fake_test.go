@@ -11,7 +11,7 @@ import (
 // A fake is bmctest's controller, opened by a test.
 type fake struct{ bmctest.Fake }
 
-func startFake(t *testing.T, f *fake) *fake {
+func startFake(t testing.TB, f *fake) *fake {
 	t.Helper()
 	if err := f.Start(); err != nil {
 		t.Fatal(err)
@@ -24,7 +24,7 @@ func (f *fake) target() Target {
 	return Target{Addr: f.Addr, User: simUser, Password: simPassword}
 }
 
-func (f *fake) open(t *testing.T, p pace) *Controller {
+func (f *fake) open(t testing.TB, p pace) *Controller {
 	t.Helper()
 	c, err := open(t.Context(), f.target(), nil, p, &logins{now: time.Now})
 	if err != nil {

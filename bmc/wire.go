@@ -139,6 +139,13 @@ func (w *wire) secure(t Target, id uint32, bmcRand []byte) error {
 	return err
 }
 
+// active tells whether the login got as far as a session.
+func (w *wire) active() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.session != nil
+}
+
 // refusal returns err, or what the controller said if that was a refusal.
 func (w *wire) refusal(err error) error {
 	w.mu.Lock()

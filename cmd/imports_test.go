@@ -54,6 +54,7 @@ var mayImport = []struct {
 	{"cmd/hostler-agent", "inventory imaging/... health/... internal/version", "records' store, API, provisioner"},
 	{"cmd/hostler-rack", "internal/...", "the daemon's parts"},
 	{"internal/version", "", "everything"},
+	{"internal/fuzz", "", "what is fuzzed: it runs go test"},
 	{"internal/story", "internal/... inventory inventory/lifecycle", "how any of it is done: it runs the programs"},
 	{"internal/faults", "internal/... inventory/... bmc/bmctest provisioner/agentapi", "how any of it is done: it runs the programs"},
 	{"internal", "internal/...", "the product: it runs the programs"},

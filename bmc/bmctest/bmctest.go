@@ -5,6 +5,7 @@ package bmctest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"sync"
@@ -40,6 +41,7 @@ type Fake struct {
 	Orders  []bool                                 // power orders carried out
 	Logins  int                                    // RAKP message 1 seen
 	RAKP1   []byte                                 // the last of them
+	Session uint32                                 // that the last message was for
 	Amend   func(*types.BootOptionParam_BootFlags) // what it makes of boot flags
 	Send    func(pkt []byte) [][]byte              // what it sends instead of a datagram
 	Changed func(on bool, from net.Addr)           // told, outside the lock, of each power order; from sent the newest datagram
@@ -146,8 +148,11 @@ type socket struct {
 	f *Fake
 }
 
-// Where the payload type is in a datagram, behind RMCP and the session's authentication type.
-const atType = 5
+// Where payload type and session are in a datagram, behind RMCP and the session's authentication type.
+const (
+	atType    = 5
+	atSession = 6
+)
 
 func (s *socket) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, addr, err := s.PacketConn.ReadFrom(b)
@@ -159,6 +164,9 @@ func (s *socket) ReadFrom(b []byte) (int, net.Addr, error) {
 	if n > atType && b[atType]&0x3f == byte(types.PayloadTypeRAKPMessage1) && !bytes.Equal(s.f.RAKP1, b[:n]) {
 		s.f.RAKP1 = bytes.Clone(b[:n]) // sent again, it is the same login
 		s.f.Logins++
+	}
+	if n > atSession+4 && b[atType]&0xc0 == 0xc0 {
+		s.f.Session = binary.LittleEndian.Uint32(b[atSession:])
 	}
 	return n, addr, err
 }

@@ -94,10 +94,10 @@ func (s *Server) redeem(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case errors.Is(err, errDenied):
-		s.Log.Warn("redeem refused", "session", q.Session, "from", r.RemoteAddr, "err", err)
+		s.Log.Warn("redeem refused", "session", inventory.Plain(q.Session, 80), "from", r.RemoteAddr, "err", err)
 		http.Error(w, "denied", http.StatusForbidden)
 	case err != nil:
-		s.Log.Warn("redeem failed", "session", q.Session, "from", r.RemoteAddr, "err", err)
+		s.Log.Warn("redeem failed", "session", inventory.Plain(q.Session, 80), "from", r.RemoteAddr, "err", err)
 		http.Error(w, "try again", http.StatusServiceUnavailable)
 	default:
 		answer(w, out)
@@ -224,7 +224,7 @@ func revoked(v inventory.NodeView, session string) string {
 func (s *Server) report(w http.ResponseWriter, r *http.Request, node, session string) {
 	var q inventory.Report
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxReport)).Decode(&q); err != nil {
-		http.Error(w, "not a report: "+err.Error(), http.StatusBadRequest)
+		http.Error(w, "not a report: "+inventory.Plain(err.Error(), 200), http.StatusBadRequest)
 		return
 	}
 	if q.Session != session {

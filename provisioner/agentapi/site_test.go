@@ -32,7 +32,7 @@ import (
 // A site is the agents' listener on a real socket with real TLS, over a store in memory with one node, n-1, whose boot
 // session is armed. The orders are the provisioner's own function of the record.
 type site struct {
-	t     *testing.T
+	t     testing.TB
 	store *memstore.Store
 	copy  *inventory.Copy
 	auth  *agentapi.Authority
@@ -78,7 +78,7 @@ const (
 	mac     = "52:54:00:00:00:01"
 )
 
-func newAuthority(t *testing.T) *agentapi.Authority {
+func newAuthority(t testing.TB) *agentapi.Authority {
 	t.Helper()
 	key, cert, err := agentapi.NewAuthority("test", time.Now())
 	if err != nil {
@@ -91,7 +91,7 @@ func newAuthority(t *testing.T) *agentapi.Authority {
 	return a
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	s := &site{t: t, store: memstore.New(), copy: inventory.NewCopy(), auth: newAuthority(t), now: time.Now(), loop: &spy{heard: make(chan inventory.Report, 100)}, blobs: &shelf{kept: map[string][]byte{}}}
 	s.put(inventory.KeySKU("small"), inventory.SKU{Schema: 1, Name: "small", Trust: "network"})
 	s.put(inventory.KeySpec(node), inventory.Spec{Schema: 1, Name: "a", Serial: "SER-A", SKU: "small", MACs: []string{mac}})
