@@ -79,6 +79,9 @@ func (s *Server) Explain(v inventory.NodeView) Why {
 		w.Wishes = append(w.Wishes, x.V)
 	}
 	for _, e := range lifecycle.Exits(st.State) {
+		if e.By == lifecycle.Restorer {
+			continue // never while anybody could ask
+		}
 		w.Next = append(w.Next, Exit{e.On, e.To, e.By, e.Why})
 		if e.On == lifecycle.Timeout {
 			w.AtDeadline = e.To

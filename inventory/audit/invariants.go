@@ -157,7 +157,8 @@ func checkClaimChange(l *look) string {
 		if l.c.sealed[was.Instance] {
 			return "its claim is gone, the tenant's sealed seed of instance " + was.Instance + " is not"
 		}
-	case was != nil && (was.Tenant != now.Tenant || was.Reservation != now.Reservation || was.Instance != now.Instance || was.Generation != now.Generation):
+	case was != nil && (was.Tenant != now.Tenant || was.Reservation != now.Reservation || was.Instance != now.Instance ||
+		was.Generation != now.Generation && (h == nil || h.Event != string(lifecycle.Restored))):
 		return fmt.Sprintf("its claim of %s/%s became one of %s/%s", was.Tenant, was.Reservation, now.Tenant, now.Reservation)
 	}
 	return ""

@@ -82,7 +82,9 @@ func TestWhatIsWrong(t *testing.T) {
 		{"address gone", func(f *Facts) { f.Segments[0].Fault = "address 10.20.0.1 is on no interface" }, "segments", Fail, "on no interface", "ip addr add 10.20.0.1"},
 		{"rival", func(f *Facts) { f.Segments[0].Rivals = []Rival{{"10.20.0.9", now}} }, "segments", Fail, "10.20.0.9", "switch its DHCP off"},
 		{"loader", func(f *Facts) { f.Boot[0].Err = "not there" }, "boot files", Warn, "not there", "make images"},
-		{"credential", func(f *Facts) { f.References = []Reference{{`credential "x" is not there`, "hostler bmc credential set x"}} }, "references", Fail, "credential", "set x"},
+		{"credential", func(f *Facts) {
+			f.References = []Reference{{`credential "x" is not there`, "hostler bmc credential set x"}}
+		}, "references", Fail, "credential", "set x"},
 		{"old backup", func(f *Facts) { f.Backup = now.Add(-50 * time.Hour) }, "backup", Warn, "50 h", "hostlerd backup"},
 		{"no backup", func(f *Facts) { f.Backup = time.Time{} }, "backup", Warn, "never", "hostlerd backup"},
 	} {

@@ -26,6 +26,9 @@ type EmbeddedConfig struct {
 	Timeout      time.Duration // of one call; 0 means DefaultTimeout
 }
 
+// memberName is what the lone member is called.
+const memberName = "hostler"
+
 // An Embedded is a Store together with the one-member etcd that it is kept in.
 type Embedded struct {
 	*Store
@@ -151,7 +154,7 @@ func (cfg EmbeddedConfig) server(log *slog.Logger) (*embed.Config, error) {
 		return nil, fmt.Errorf("etcd: listen address %q: %v", cfg.ListenPeer, err)
 	}
 	c := embed.NewConfig()
-	c.Name = "hostler"
+	c.Name = memberName
 	c.Dir = cfg.Dir
 	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
 	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*peer}

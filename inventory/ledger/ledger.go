@@ -95,8 +95,10 @@ func (l *Ledger) move(v inventory.NodeView, ev lifecycle.Event, c Change) (inven
 	}
 	now := l.Now()
 	st := l.enter(v, edge, now)
-	st.Reason = c.Reason
-	if lifecycle.Begins(ev) {
+	if !stays(edge) {
+		st.Reason = c.Reason
+	}
+	if lifecycle.Begins(ev) && !stays(edge) {
 		st.Cause = cmp.Or(c.Cause, string(ev))
 	}
 	if edge.EndClaim && v.Claim.Exists() && st.Taint != "" {
@@ -123,6 +125,9 @@ func (l *Ledger) move(v inventory.NodeView, ev lifecycle.Event, c Change) (inven
 		t.Then = append(t.Then, inventory.Delete(v.Avail.KV.Key))
 		next.Avail = inventory.Doc[inventory.Avail]{}
 	}
+	if edge.By == lifecycle.Restorer {
+		restored(&next, edge, st.Generation, &c, now)
+	}
 	if err := l.carry(&t, &next, edge, c, now); err != nil {
 		return none, err
 	}
@@ -133,19 +138,24 @@ func (l *Ledger) move(v inventory.NodeView, ev lifecycle.Event, c Change) (inven
 // enter is the state record after taking the edge.
 func (l *Ledger) enter(v inventory.NodeView, e lifecycle.Edge, now time.Time) inventory.NodeState {
 	st := v.State.V
-	if e.From == e.To {
+	if !stays(e) {
 		st.Attempt++
-	} else {
-		st.Attempt = 0
+		if e.From != e.To {
+			st.Attempt = 0
+		}
+		st.Schema, st.From, st.State, st.Since = inventory.Schema, e.From, e.To, now
+		st.Work, st.Spent = inventory.Work{}, 0
+		st.Allowed = inventory.Duration(lifecycle.Allowed(e.To, time.Duration(v.SKU.V.Boot), l.Allowed[e.To]))
 	}
-	st.Schema, st.From, st.State, st.Since = inventory.Schema, e.From, e.To, now
-	st.Work, st.Spent = inventory.Work{}, 0
-	st.Allowed = inventory.Duration(lifecycle.Allowed(e.To, time.Duration(v.SKU.V.Boot), l.Allowed[e.To]))
+	step := int64(1)
+	if e.Jump {
+		step = lifecycle.Jump
+	}
 	if e.Generation {
-		st.Generation++
+		st.Generation += step
 	}
 	if e.Wipe {
-		st.Wipe++
+		st.Wipe += step
 	}
 	if e.Taint {
 		st.Taint = inventory.Taint

@@ -49,12 +49,13 @@ const (
 	Maintain     Event = "maintain"      // operator, with reason
 	Retire       Event = "retire"        // operator
 	SeenAgain    Event = "seen-again"    // a retired serial appears and is approved
+	Restored     Event = "restored"      // the record came back from a backup: what happened since is not known
 )
 
 // begins are the events that begin a round of a node's life. The others (a step's end, a claim) go on with what one of
 // these set going.
 var begins = []Event{Approve, Adopt, Recheck, Lost, Rollout, Confirm, Release, DrainNow, Service, Reinstall, Emergency, ForceReclaim, Return,
-	Repaired, Retire, SeenAgain}
+	Repaired, Retire, SeenAgain, Restored}
 
 // Begins says whether an event is itself the cause of what follows.
 func Begins(ev Event) bool { return slices.Contains(begins, ev) }
@@ -62,10 +63,11 @@ func Begins(ev Event) bool { return slices.Contains(begins, ev) }
 // Who may make a node take an edge.
 type Who string
 
-// The reconciler moves nodes; claim, confirm and release are the API's three transactions.
+// The reconciler moves nodes; claim, confirm and release are the API's three transactions. A restore moves every node once.
 const (
 	Reconciler Who = "reconciler"
 	API        Who = "api"
+	Restorer   Who = "hostlerd restore" // on a store that nobody else uses yet
 )
 
 // Effects of taking an edge, besides the state itself.
@@ -75,7 +77,11 @@ type Effects struct {
 	Wipe       bool // wipe number rises: certificates of before are void
 	EndClaim   bool // a claim on the node is closed in the same transaction
 	Clean      bool // the taint goes: only out of sanitizing
+	Jump       bool // generation and wipe rise by far (Jump): nobody knows how far they had come
 }
+
+// Jump is how far a restore raises generation and wipe: beyond all that the lost part of the record can have had.
+const Jump = 1000
 
 // A State row says what a state is.
 type State struct {

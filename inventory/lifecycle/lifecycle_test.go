@@ -55,6 +55,12 @@ func TestTableHolds(t *testing.T) {
 		if from.Owned && to.Destroys && e.On != Reinstall {
 			t.Errorf("%s on %s leads from a tenant's node straight to destruction in %s", e.From, e.On, e.To)
 		}
+		if (e.On == Restored) != (e.By == Restorer) || (e.On == Restored) != e.Jump {
+			t.Errorf("%s on %s: by %s, jump %v: a restore alone restores, and jumps", e.From, e.On, e.By, e.Jump)
+		}
+		if e.On == Restored && (!e.Taint || !e.Generation || !e.Wipe || from.Owned && e.To != e.From || to.Destroys) {
+			t.Errorf("%s on %s: taint, new numbers, and nobody's tenant touched", e.From, e.On)
+		}
 		if (e.On == Claim || e.On == Confirm) != (e.By == API) && e.On != Release {
 			t.Errorf("%s on %s: %s may not move a node there", e.From, e.On, e.By)
 		}
@@ -75,7 +81,10 @@ func TestTableHolds(t *testing.T) {
 		if s.Step != "" && timed && failed != nil && s.Name != inventory.Reserved && s.Name != inventory.Draining {
 			t.Errorf("%s: its step can fail but Failed leads nowhere", s.Name)
 		}
-		if len(Exits(s.Name)) == 0 {
+		if _, err := Find(s.Name, Restored); err != nil {
+			t.Errorf("%s: a restore does not know what to do: %v", s.Name, err)
+		}
+		if len(Exits(s.Name)) < 2 {
 			t.Errorf("%s: no way out", s.Name)
 		}
 		if s.Means == "" {

@@ -8,12 +8,12 @@ import (
 )
 
 // Mermaid draws the table as a mermaid state diagram; docs/lifecycle.md holds exactly this text and a test compares.
-// The quarantine and abort rows of every state would hide the rest, so one note stands for them.
+// The quarantine, abort and restored rows of every state would hide the rest, so one note stands for them.
 func Mermaid() string {
 	var b strings.Builder
 	b.WriteString("stateDiagram-v2\n")
 	for _, e := range Edges {
-		if e.On == Quarantine || e.On == Abort {
+		if e.On == Quarantine || e.On == Abort || e.On == Restored {
 			continue
 		}
 		from := id(e.From)
@@ -26,7 +26,7 @@ func Mermaid() string {
 		}
 		fmt.Fprintf(&b, "    %s --> %s: %s%s\n", from, id(e.To), e.On, by)
 	}
-	b.WriteString("    note right of quarantined\n        from every state but in-use, servicing, draining and retired:\n        quarantine (alert, identity conflict, operator);\n        from every state that works: abort (operator)\n    end note\n")
+	b.WriteString("    note right of quarantined\n        from every state but in-use, servicing, draining and retired:\n        quarantine (alert, identity conflict, operator);\n        from every state that works: abort (operator)\n    end note\n    note right of fencing\n        restored (hostlerd restore): from every state in which\n        a tenant may have come since the backup\n    end note\n")
 	return b.String()
 }
 
@@ -73,6 +73,9 @@ func (e Effects) String() string {
 		on   bool
 		word string
 	}{{e.Generation, "generation +1"}, {e.Taint, "taint"}, {e.Wipe, "wipe +1"}, {e.Clean, "taint gone"}, {e.EndClaim, "claim closed"}} {
+		if f.on && e.Jump {
+			f.word = strings.Replace(f.word, "+1", fmt.Sprintf("+%d", Jump), 1)
+		}
 		if f.on {
 			out = append(out, f.word)
 		}

@@ -105,7 +105,7 @@ var Edges = append([]Edge{
 	{i.Retiring, Failed, i.Quarantined, Reconciler, "failed", Effects{Generation: true}},
 	{i.Retiring, Timeout, i.Quarantined, Reconciler, "deadline", Effects{Generation: true}},
 	{i.Retired, SeenAgain, i.Discovered, Reconciler, "same serial seen again and approved", Effects{}},
-}, fromAny()...)
+}, append(fromAny(), afterRestore()...)...)
 
 // fromAny writes out the two rows of design.md section 5 that hold for many states: quarantine from any state that is
 // not the tenant's, and an operator's abort of a state that works.
@@ -124,6 +124,24 @@ func fromAny() []Edge {
 			out = append(out, Edge{s.Name, Abort, i.Quarantined, Reconciler,
 				"operator", with})
 		}
+	}
+	return out
+}
+
+// afterRestore writes out what becomes of a node whose record came back from a backup. Whoever may have got a tenant
+// since is fenced before anything else: cut off, switched off, and only then inspected and erased. A tenant's stays its
+// tenant's, and what rests elsewhere stays there, tainted: its way back leads through sanitizing.
+func afterRestore() []Edge {
+	var out []Edge
+	for _, s := range States {
+		to, why := i.Fencing, "may have had another tenant since the backup"
+		switch {
+		case s.Owned:
+			to, why = s.Name, "its tenant's, as far as the backup knows: to be confirmed by a person"
+		case s.Rest && s.Name != i.Ready:
+			to, why = s.Name, "stays; whatever was done since the backup is not known"
+		}
+		out = append(out, Edge{s.Name, Restored, to, Restorer, why, Effects{Generation: true, Taint: true, Wipe: true, Jump: true}})
 	}
 	return out
 }

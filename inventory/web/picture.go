@@ -83,7 +83,7 @@ func draw() string {
 
 // drawn says whether an edge is in the picture.
 func drawn(e lifecycle.Edge) bool {
-	return e.From != "" && e.From != e.To && e.To != inventory.Quarantined && e.On != lifecycle.Timeout
+	return e.From != "" && e.From != e.To && e.To != inventory.Quarantined && e.On != lifecycle.Timeout && e.By != lifecycle.Restorer
 }
 
 // plan sorts the edges of the table into ways down, tracks on the left and tracks on the right, and gives all a place.
