@@ -3,14 +3,18 @@
 package dhcp
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -434,4 +438,124 @@ func TestWireStorm(t *testing.T) {
 		t.Errorf("address after %v: %v", took, err)
 	}
 	t.Logf("%d strangers sent, address after %v: %v", n, took, s.Counters().Outcomes)
+}
+
+// trap is a Directory with a bug that one machine meets.
+type trap struct {
+	*fleet
+	mac net.HardwareAddr
+}
+
+func (d trap) Answer(ctx context.Context, q Query) Answer {
+	if bytes.Equal(q.MAC, d.mac) {
+		var none map[string]Answer
+		none[q.MAC.String()] = Answer{}
+	}
+	return d.fleet.Answer(ctx, q)
+}
+
+// A packet that makes us panic is lost, on the way in as on the way out, and the next is answered on the same socket;
+// its kind is told once, with the packet.
+func TestWirePanicIsOnePacketsLoss(t *testing.T) {
+	c := newCable(t)
+	f := newFleet()
+	f.fixed[c.machine.String()] = Answer{Known: true, IP: netip.MustParseAddr("192.168.77.20"), Lease: time.Minute, Boot: true}
+	bad := mac(0x66)
+	f.fixed[bad.String()] = Answer{Known: true, IP: netip.MustParseAddr("192.168.77.66")}
+	var out syncBuffer
+	s := run(t, &Server{Directory: trap{f, bad}, Log: slog.New(slog.NewTextHandler(&out, nil)),
+		Segments: []Segment{{Name: "boot", Interface: "hostler0", Subnet: netip.MustParsePrefix("192.168.77.0/24"), Address: ours, Mode: Authoritative}}})
+	conn := c.listen(t, etherIPv4)
+	killer := ask(bad, dhcpv4.MessageTypeDiscover, clients["iPXE BIOS"]...).ToBytes()
+	for round := range 3 {
+		for range 3 {
+			_, err := conn.WriteTo(frame(c.machine, broadcastMAC, netip.MustParseAddrPort("0.0.0.0:68"), netip.MustParseAddrPort("255.255.255.255:67"), killer), &mdlayher.Addr{HardwareAddr: broadcastMAC})
+			must(t, err)
+		}
+		if lease, err := c.client(t).Request(t.Context()); err != nil || lease.ACK.YourIPAddr.String() != "192.168.77.20" {
+			t.Fatalf("round %d: the next packet is not answered: %v, %+v", round, err, s.Counters())
+		}
+	}
+	if n := s.Counters(); n.Panics != 9 || n.Outcomes["panicked"] != 9 || n.Acks != 3 {
+		t.Errorf("got %+v", n)
+	}
+	text := out.String()
+	if strings.Count(text, "level=ERROR") != 1 || !strings.Contains(text, "packet=010106") || !strings.Contains(text, "trap.Answer") {
+		t.Errorf("told:\n%s", text)
+	}
+}
+
+// syncBuffer is written by the server's goroutines.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// Foreign packets by the hundred thousand: not one reply, and memory that does not grow (P9, F-20, F-21).
+func TestWireForeignStormIsForgotten(t *testing.T) {
+	c := newCable(t)
+	s := serve(t, c)
+	conn := c.listen(t, etherIPv4)
+	from, to := netip.MustParseAddrPort("0.0.0.0:68"), netip.MustParseAddrPort("255.255.255.255:67")
+	const chaddr = 14 + 20 + 8 + 28
+	discover := frame(c.machine, broadcastMAC, from, to, ask(mac(0), dhcpv4.MessageTypeDiscover, clients["iPXE BIOS"]...).ToBytes())
+	elsewhere := ask(c.machine, dhcpv4.MessageTypeRequest, dhcpv4.OptServerIdentifier(net.IP{192, 168, 77, 9}), dhcpv4.OptRequestedIPAddress(net.IP{192, 168, 77, 50}))
+	request := frame(c.machine, broadcastMAC, from, to, elsewhere.ToBytes())
+	discover[40], discover[41] = 0, 0 // no UDP checksum: the address changes
+	send := func(n int) {
+		for i := range n {
+			f := request
+			if i%2 == 0 {
+				f = discover
+				f[chaddr], f[chaddr+2], f[chaddr+3], f[chaddr+4], f[chaddr+5] = 2, 0x77, byte(i>>16), byte(i>>8), byte(i)
+			}
+			if _, err := conn.WriteTo(f, &mdlayher.Addr{HardwareAddr: broadcastMAC}); err != nil {
+				t.Fatal(err)
+			}
+			if i%100 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		time.Sleep(300 * time.Millisecond)
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	send(5_000) // what is kept for ever is kept now
+	before := heap()
+	send(100_000)
+	after := heap()
+	n := s.Counters()
+	var seen uint64
+	for _, v := range n.Outcomes {
+		seen += v
+	}
+	if n.Offers+n.Acks+n.Outcomes["refused"] != 0 || n.Panics != 0 {
+		t.Errorf("foreign packets were answered: %+v", n)
+	}
+	if seen < 60_000 {
+		t.Errorf("only %d packets were seen: no storm", seen)
+	}
+	if after > before+8<<20 {
+		t.Errorf("the heap grew from %d to %d KiB", before>>10, after>>10)
+	}
+	t.Logf("%d packets seen, heap %d → %d KiB, %v", seen, before>>10, after>>10, n.Outcomes)
+	if _, err := c.client(t).Request(t.Context()); err != nil {
+		t.Errorf("a known machine afterwards: %v", err)
+	}
 }
