@@ -65,6 +65,7 @@ var routes = []route{
 
 	{from: inventory.Ready, on: lifecycle.Recheck, end: inventory.Ready, set: tests(10 * time.Minute)},
 	{from: inventory.Ready, on: lifecycle.Lost, end: inventory.Ready, when: settledIn(inventory.Ready), take: func(w *world) error { w.reset(); return nil }},
+	{from: inventory.Ready, on: lifecycle.Lost, end: inventory.Ready, name: "its agent is silent", set: unmute, when: settledIn(inventory.Ready), take: func(w *world) error { w.mute = true; return nil }},
 	{from: inventory.Ready, on: lifecycle.Claim, end: inventory.Ready, when: settledIn(inventory.Ready), take: claimFor(0)},
 	{from: inventory.Ready, on: lifecycle.Maintain, end: inventory.Maintenance, when: settledIn(inventory.Ready), take: wish(inventory.WishMaintain)},
 	{from: inventory.Ready, on: lifecycle.Quarantine, end: inventory.Quarantined, take: wish(inventory.WishQuarantine)},
@@ -92,6 +93,8 @@ var routes = []route{
 	{from: inventory.Provisioning, on: lifecycle.Abort, end: inventory.Quarantined, set: endless(inventory.OrderWrite), when: reached(inventory.OrderWrite), take: wish(inventory.WishAbort)},
 
 	{from: inventory.InUse, on: lifecycle.Release, end: inventory.Ready, when: settledIn(inventory.InUse), take: release},
+	{from: inventory.InUse, on: lifecycle.Release, end: inventory.Ready, name: "its system has answered", set: func(w *world) { w.phones = true },
+		when: func(w *world) bool { return w.view().Instance.V.Ready }, take: release},
 	{from: inventory.InUse, on: lifecycle.DrainNow, end: inventory.Ready, when: settledIn(inventory.InUse), take: alert(inventory.DrainNow)},
 
 	{from: inventory.Draining, on: lifecycle.Done, end: inventory.Ready},
@@ -119,6 +122,16 @@ func byHand(w *world) {
 }
 
 func dead(w *world) { w.dead = true }
+
+// unmute has a machine that boots again speak again.
+func unmute(w *world) {
+	w.bmc = func(a Act) error {
+		if a == PowerOn {
+			w.mute = false
+		}
+		return nil
+	}
+}
 
 func refuse(a Act, in inventory.State) func(*world) {
 	return func(w *world) {

@@ -330,7 +330,7 @@ func disturbances(trace []moment, state inventory.State) []disturbance {
 					out[len(out)-1].path = state == inventory.Provisioning
 				}
 			}
-		case "act noted", "order noted":
+		case "act noted", "order noted", "call noted":
 			deadly(afterObserve, "killed", kill)
 			add(afterObserve, twice, "noted by another too", repeat)
 			if m.kind == "act" {

@@ -47,8 +47,14 @@ func TestNeverMoreAtOnce(t *testing.T) {
 			boot int // the most at once that must have been seen: a limit that nobody reaches is no test
 		}{
 			{"site", func(l *inventory.Limits) { l.Boot = inventory.Limit{Site: 3}; l.Destroy = inventory.Limit{Site: 2} }, 3},
-			{"rack", func(l *inventory.Limits) { l.Boot = inventory.Limit{Site: 20, Rack: 1}; l.Destroy = inventory.Limit{Site: 20, Rack: 1} }, 4},
-			{"cause", func(l *inventory.Limits) { l.Boot = inventory.Limit{Site: 20, Cause: 5}; l.Destroy = inventory.Limit{Site: 20, Cause: 2} }, 5},
+			{"rack", func(l *inventory.Limits) {
+				l.Boot = inventory.Limit{Site: 20, Rack: 1}
+				l.Destroy = inventory.Limit{Site: 20, Rack: 1}
+			}, 4},
+			{"cause", func(l *inventory.Limits) {
+				l.Boot = inventory.Limit{Site: 20, Cause: 5}
+				l.Destroy = inventory.Limit{Site: 20, Cause: 2}
+			}, 5},
 			{"defaults", func(*inventory.Limits) {}, 8},
 		} {
 			t.Run(fmt.Sprint(c.name, replicas), func(t *testing.T) {

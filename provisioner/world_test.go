@@ -38,7 +38,7 @@ type world struct {
 	id      string
 	begun   []func() // acts that the daemon began: they happen when it has looked
 	acting  Act
-	who     string // at work just now: loop, api, agent, twin; "" the test itself
+	who     string // at work just now: loop, api, agent, tenant, twin; "" the test itself
 	points  int    // how many were passed
 	fated   bool   // the daemon is killed as soon as it has seen the reply that it waits for
 	probe   func(point) error
@@ -65,6 +65,7 @@ type world struct {
 	// What goes wrong.
 	bmc     func(Act) error                           // what an act comes back with; nil: it works
 	answer  func(inventory.Order, *inventory.Report)  // last touch to the report of an order that was done
+	phones  bool                                      // the tenant system phones home until that is in the record
 	mute    bool                                      // the agent does not speak
 	dead    bool                                      // the machine does not boot
 	crash   func(inventory.Order) bool                // the machine resets in the middle of an order
@@ -419,6 +420,12 @@ func (w *world) machine() {
 		if bootFor(v).Kind == "service" {
 			w.booted = v.Session.V.ID
 		}
+	}
+	if w.tenant && w.phones && w.place == "tenant" && !v.Instance.V.Ready {
+		w.as("tenant", func() {
+			w.loop.PhonedHome(w.id, PhoneHome{Instance: v.Instance.V.ID})
+			_ = w.at("call", "noted", "phone-home")
+		})
 	}
 	switch s := v.Session.V; {
 	case w.booted == "" || w.booted != s.ID || w.place != "provisioning":

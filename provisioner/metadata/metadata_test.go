@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
@@ -127,6 +128,8 @@ type site struct {
 	view  inventory.NodeView
 	calls []provisioner.PhoneHome
 	s     *metadata.Service
+
+	unwritten bool // what is heard does not get into the record
 }
 
 func exists[T any](v T) inventory.Doc[T] {
@@ -139,10 +142,13 @@ func newSite() *site {
 		State:    exists(inventory.NodeState{State: inventory.InUse}),
 		Claim:    exists(inventory.Claim{Tenant: "acme", Reservation: "r"}),
 		Instance: exists(inventory.Instance{ID: "i-1", Hostname: "train-7", Image: "digest", Address: "10.0.0.2", SeedHash: "hash of the user data"})}}
-	x.s = &metadata.Service{Log: slog.New(slog.DiscardHandler),
+	x.s = &metadata.Service{Log: slog.New(slog.DiscardHandler), Patience: 100 * time.Millisecond,
 		At:     func(ip string) (inventory.NodeView, bool) { return x.view, ip == "10.0.0.2" },
 		Secret: func(i string) string { return "secret-of-" + i },
-		Home:   func(_ string, p provisioner.PhoneHome) { x.calls = append(x.calls, p) }}
+		Home: func(_ string, p provisioner.PhoneHome) {
+			x.calls = append(x.calls, p)
+			x.view.Instance.V.Ready = !x.unwritten
+		}}
 	return x
 }
 
@@ -211,6 +217,7 @@ func TestPhoneHome(t *testing.T) {
 		code             int
 	}{
 		{"right", "/phone-home/i-1/secret-of-i-1", "10.0.0.2:1", form, nil, 204},
+		{"heard, but not written down: it must call again", "/phone-home/i-1/secret-of-i-1", "10.0.0.2:1", form, func(x *site) { x.unwritten = true }, 503},
 		{"wrong secret", "/phone-home/i-1/secret-of-i-2", "10.0.0.2:1", form, nil, 404},
 		{"no secret", "/phone-home/i-1/", "10.0.0.2:1", form, nil, 404},
 		{"another instance with its own secret", "/phone-home/i-2/secret-of-i-2", "10.0.0.2:1", form, nil, 404},
@@ -223,7 +230,7 @@ func TestPhoneHome(t *testing.T) {
 			c.edit(x)
 		}
 		res := x.call("POST", c.path, c.from, c.form)
-		if res.StatusCode != c.code || (len(x.calls) == 1) != (c.code == 204) {
+		if res.StatusCode != c.code || (len(x.calls) == 1) != (c.code == 204 || c.code == 503) {
 			t.Errorf("%s: got %d, %d calls", c.name, res.StatusCode, len(x.calls))
 		}
 		if c.code == 204 {

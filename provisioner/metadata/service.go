@@ -1,6 +1,8 @@
 package metadata
 
 import (
+	"cmp"
+	"context"
 	"crypto/subtle"
 	"encoding/json"
 	"log/slog"
@@ -8,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/provisioner"
@@ -21,7 +24,9 @@ type Service struct {
 	Secret func(instance string) string
 	// Home hears of a phone-home.
 	Home func(node string, p provisioner.PhoneHome)
-	Log  *slog.Logger
+	// Patience is how long a phone-home waits for its record; 0: 5 s.
+	Patience time.Duration
+	Log      *slog.Logger
 }
 
 // maxForm is what a phone-home may weigh: a few host keys.
@@ -69,8 +74,31 @@ func (s *Service) phoneHome(w http.ResponseWriter, r *http.Request) {
 	}
 	slices.Sort(p.HostKeys) // a form has no order
 	s.Home(v.ID, p)
+	// A system that was thanked does not call again: only what is in the record survives us.
+	if !s.recorded(r, id) {
+		http.Error(w, "not written down yet: call again", http.StatusServiceUnavailable)
+		return
+	}
 	s.Log.Info("tenant system phoned home", "node", v.ID, "instance", id)
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// recorded waits until the record says that the caller's instance is ready.
+func (s *Service) recorded(r *http.Request, instance string) bool {
+	ctx, stop := context.WithTimeout(r.Context(), cmp.Or(s.Patience, 5*time.Second))
+	defer stop()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for {
+		if v, ok := s.from(r); ok && v.Instance.V.ID == instance && v.Instance.V.Ready {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-look.C:
+		}
+	}
 }
 
 // from is the node in use at the address that a request comes from.
