@@ -125,7 +125,9 @@ func (d *driver) run(ctx context.Context, op string, tries int, do func(context.
 				return d.say(ctx, op, err)
 			}
 		}
+		d.wire.guard(guardOf(ctx))
 		err := unpanicked(func() error { return do(ctx) })
+		d.wire.guard(nil)
 		if err == nil || !unanswered(err) {
 			return d.say(ctx, op, err)
 		}

@@ -50,6 +50,7 @@ type wire struct {
 	refused     types.RmcpStatusCode // what the latest login message said
 	session     *session             // nil until the login is done
 	dropped     int
+	may         func() error // asked before every datagram; nil: nobody
 }
 
 // A session is what is known of the active session: how its messages prove that
@@ -60,6 +61,8 @@ type session struct {
 	k1, k2 []byte // keys for integrity and encryption (IPMI v2.0 section 13.32)
 	last   uint32 // highest sequence number seen
 	window uint64 // bit n: last-n was seen
+
+	may func() error // asked before every datagram; nil: nobody
 }
 
 // RMCP and session header, as offsets into a datagram (IPMI v2.0 table 13-8).
@@ -92,8 +95,23 @@ func dialWire(ctx context.Context, addr string, log *slog.Logger) (*wire, error)
 // neither contexts nor IPv6.
 func (w *wire) Dial(_, _ string) (net.Conn, error) { return w, nil }
 
+// guard has may asked before every datagram, those that go-ipmi sends again included. Nil: none.
+func (w *wire) guard(may func() error) {
+	w.mu.Lock()
+	w.may = may
+	w.mu.Unlock()
+}
+
 // Write sends a datagram and notes what kind of answer it calls for.
 func (w *wire) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	may := w.may
+	w.mu.Unlock()
+	if may != nil {
+		if err := may(); err != nil {
+			return 0, &Error{Op: "send", Temporary: true, Err: err}
+		}
+	}
 	if len(b) > atPayload && b[atAuthType] == byte(types.AuthTypeRMCPPlus) {
 		w.mu.Lock()
 		w.asked = types.PayloadType(b[atType] & 0x3f)

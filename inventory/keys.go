@@ -63,6 +63,8 @@ func KeyImage(digest string) string           { return PrefixImages + digest }
 func KeyCredential(ref string) string         { return PrefixCredentials + ref }
 func KeyToken(hash string) string             { return PrefixTokens + hash }
 func KeyShard(n int) string                   { return fmt.Sprintf("%s%02d", PrefixShards, n) }
+func KeyShardMark(n int) string               { return fmt.Sprintf("%s%02d/mark", PrefixShards, n) }
+func KeyReplica(id string) string             { return PrefixReplicas + id }
 
 // KeyID is where one identity of a node is registered. Kinds are serial, uuid, mac, ip and name.
 func KeyID(kind, value string) string { return PrefixIDs + kind + "/" + strings.ToLower(value) }

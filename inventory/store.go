@@ -50,10 +50,12 @@ func Unchanged(kv KV) Cond { return Cond{Key: kv.Key, Mod: kv.Mod} }
 // Absent is the condition that the key does not exist.
 func Absent(key string) Cond { return Cond{Key: key} }
 
-// An Op writes or deletes one key. A nil Value deletes; deleting what is not there is no error.
+// An Op writes or deletes one key. A nil Value deletes; deleting what is not there is no error. A write with a Lease is
+// undone when that ends; one without frees the key of the lease that it hung on.
 type Op struct {
 	Key   string
 	Value []byte
+	Lease int64
 }
 
 // A Txn happens whole, or not at all: if every If holds, all Then are done at one revision. When one does not hold,

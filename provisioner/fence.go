@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 
@@ -35,7 +36,8 @@ func (NoFence) Attach(context.Context, inventory.NodeView, string) error { retur
 //	PROGRAM… attach PORT [INSTANCE]     without an instance: the provisioning network
 //	PROGRAM… observe PORT               prints {"port": "isolated|provisioning|tenant", "instance": "…"}
 //
-// PORT is the node's first MAC. What the program says it did is not believed: each act is followed by observe.
+// PORT is the node's first MAC. HOSTLER_TERM and HOSTLER_GENERATION in its environment are the act's Warrant: a program that
+// keeps the highest it has seen for a port can refuse what a replica that was replaced still asks. What the program says it did is not believed: each act is followed by observe.
 type ExecFence struct{ Program []string }
 
 // Name is what certificates and public records print.
@@ -138,9 +140,14 @@ func (s *said) Write(p []byte) (int, error) {
 }
 
 func (f ExecFence) run(ctx context.Context, args ...string) ([]byte, error) {
+	if err := allowed(ctx); err != nil {
+		return nil, fmt.Errorf("fence: %s: %w", args[0], err)
+	}
 	words := append(append([]string{}, f.Program...), args...)
 	var out, errOut said
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
+	w := WarrantOf(ctx)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("HOSTLER_TERM=%d", w.Term), fmt.Sprintf("HOSTLER_GENERATION=%d", w.Generation))
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("fence: %s: %v: %s", strings.Join(words, " "), err, inventory.Plain(strings.TrimSpace(errOut.String()), 1000))

@@ -1,13 +1,15 @@
 package provisioner
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hostler-project/hostler/inventory"
-	"github.com/hostler-project/hostler/inventory/memstore"
 )
 
 // fence writes a program that behaves like a switch with one port: it keeps where the port is in a file.
@@ -66,15 +68,32 @@ func TestExecFence(t *testing.T) {
 	}
 }
 
+// The program gets the act's warrant, so that it can refuse a replica that was replaced.
+func TestExecFenceKnowsTheTerm(t *testing.T) {
+	f := fence(t, `echo "under $HOSTLER_TERM/$HOSTLER_GENERATION" >&2; exit 3`)
+	v := inventory.NodeView{Spec: exists(inventory.Spec{Name: "a", MACs: []string{"52:54:00:00:00:01"}})}
+	err := f.Isolate(context.WithValue(t.Context(), warrantKey{}, Warrant{Term: 77, Generation: 3}), v)
+	if err == nil || !strings.Contains(err.Error(), "under 77/3") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A second daemon takes the shards; the first writes nothing more, whatever it still believes.
 func TestTermOfAReplica(t *testing.T) {
 	w := newWorld(t)
-	mine, err := TakeTerm(t.Context(), w.store, "one")
-	w.must(err)
-	w.led.Term = mine.Conds
+	leases := w.now // stands still: nobody renews anything here
+	w.store.SetClock(func() time.Time { return leases })
+	take := func(id string) *Elector {
+		e := &Elector{Store: w.store, Me: inventory.Replica{ID: id, Place: id}, Now: w.clock, Log: slog.New(slog.DiscardHandler)}
+		e.Keep(t.Context())
+		e.Balance(t.Context())
+		return e
+	}
+	mine := take("one").Conds(w.id)
+	w.led.Term = func(string) []inventory.Cond { return mine }
 	w.until(inventory.Inspecting)
-	theirs, err := TakeTerm(t.Context(), w.store, "two")
-	w.must(err)
+	leases = leases.Add(2 * DefaultTTL)
+	their := take("two").Conds(w.id)
 	rev := w.store.Rev()
 	for range 30 {
 		w.turn()
@@ -82,30 +101,8 @@ func TestTermOfAReplica(t *testing.T) {
 	if got := w.view().State; got.KV.Mod > rev {
 		t.Errorf("the first still writes: %+v", got.V)
 	}
-	w.led.Term = theirs.Conds
+	w.led.Term = func(string) []inventory.Cond { return their }
 	w.restart()
 	w.until(inventory.Ready)
 	w.whole()
-}
-
-// Two that start at once: one gets the shards, whole; a third that keeps coming in between makes the other give up.
-func TestTermsAtOnce(t *testing.T) {
-	w := newWorld(t)
-	coming := false
-	w.fault = func(c memstore.Call, _ bool) error {
-		if len(c.Txn.If) != inventory.Shards || c.After || coming { // about to take
-			return nil
-		}
-		coming = true
-		defer func() { coming = false }()
-		_, err := TakeTerm(t.Context(), w.store, "rival")
-		return err
-	}
-	if _, err := TakeTerm(t.Context(), w.store, "slow"); err == nil || !strings.Contains(err.Error(), "another hostlerd keeps starting") {
-		t.Errorf("got %v", err)
-	}
-	w.sync()
-	if v := w.copy.Under(inventory.PrefixShards); len(v) != inventory.Shards {
-		t.Errorf("%d shards are held", len(v))
-	}
 }

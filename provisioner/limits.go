@@ -114,6 +114,14 @@ func (b *budget) release(node string) {
 	}
 }
 
+// forget takes a node that is another replica's out of the queues.
+func (b *budget) forget(node string) {
+	b.release(node)
+	for _, q := range b.queue {
+		delete(q, node)
+	}
+}
+
 // waiting is a node as a waiter. Since when it waits is in its record: a daemon that takes over keeps the order.
 func waiting(v inventory.NodeView, activity string) waiter {
 	st := v.State.V
@@ -152,8 +160,7 @@ func (b *budget) grant(owns func(string) bool) []string {
 		}
 		for _, w := range slices.SortedFunc(maps.Values(b.queue[a]), waiter.before) {
 			if owns != nil && !owns(w.node) {
-				b.release(w.node)
-				delete(b.queue[a], w.node)
+				b.forget(w.node)
 				continue
 			}
 			if _, kept := b.granted[w.node]; kept || b.use.Full(b.in, a, w.rack, w.cause) != "" {

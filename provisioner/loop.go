@@ -29,7 +29,11 @@ type Loop struct {
 	NewNonce  func() string // 32 random bytes, hex
 	Log       *slog.Logger
 	Owns      func(node string) bool // shards held by this replica; nil: all
-	Go        func(act func())       // runs an act beside the loop; nil: in a goroutine. A simulation has its own way
+	// Left is how long this replica's hold on a node's shard is good as of now; nil: no bound. An act begins only well
+	// before its end and is over with it.
+	Left  func(node string) time.Duration
+	Since func(node string) time.Time // when it took the shard; nil: always had it
+	Go    func(act func())            // runs an act beside the loop; nil: in a goroutine. A simulation has its own way
 
 	budget *budget // of the deciding goroutine alone
 
@@ -42,6 +46,7 @@ type Loop struct {
 
 // track is what the loop remembers of one node; all of it can be lost.
 type track struct {
+	since    time.Time // of the hold on its shard that all this belongs to
 	seen     Seen
 	seq      int64     // history number that seen.Results and Report belong to
 	decided  Decision  // the last one, for why
@@ -129,6 +134,8 @@ func (l *Loop) Round(ctx context.Context) {
 		}
 		if l.Owns == nil || l.Owns(id) {
 			l.one(ctx, id)
+		} else {
+			l.stand(id)
 		}
 	}
 }
@@ -138,6 +145,15 @@ func (l *Loop) grant() {
 	for _, id := range l.budget.grant(l.Owns) {
 		l.touch(id)
 	}
+}
+
+// stand lets no time count for a node that is not this replica's to move.
+func (l *Loop) stand(id string) {
+	l.budget.forget(id)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.nodeLocked(id)
+	n.counting, n.dirty, n.decided = l.Now(), true, Decision{}
 }
 
 // one decides about one node, again and again while it writes, so that a node never waits for the next tick.
@@ -180,7 +196,11 @@ func (l *Loop) input(id string) (Input, bool) {
 	for k, r := range n.seen.Results {
 		seen.Results[k] = r
 	}
-	return Input{Now: now, Started: l.started, View: v, Rev: rev, Seen: seen, ID: l.NewID(), Nonce: l.NewNonce(), Rules: l.Rules,
+	started := l.started
+	if n.since.After(started) {
+		started = n.since // silence before we had the shard is nobody's fault either
+	}
+	return Input{Now: now, Started: started, View: v, Rev: rev, Seen: seen, ID: l.NewID(), Nonce: l.NewNonce(), Rules: l.Rules,
 		Turn: l.budget.turn(v), Holder: func(kind, value string) string { return ledger.Holder(l.Copy, kind, value) }}, true
 }
 
@@ -264,18 +284,25 @@ func (l *Loop) failed(n *track, v inventory.NodeView, d Decision, err error) tim
 	return n.failing
 }
 
-// perform runs an act beside the loop.
+// perform runs an act beside the loop, as long as the hold on the node's shard is good.
 func (l *Loop) perform(ctx context.Context, v inventory.NodeView, a Act) {
 	l.mu.Lock()
 	n := l.nodeLocked(v.ID)
 	n.seen.Busy = a
 	seq, tries := n.seq, n.seen.Results[a].Tries
 	l.mu.Unlock()
+	ctx, end, ok := l.warrant(ctx, v)
+	if !ok {
+		end()
+		l.change(v.ID, func(n *track) { n.seen.Busy = "" })
+		return
+	}
 	beside := l.Go
 	if beside == nil {
 		beside = func(act func()) { go act() }
 	}
 	beside(func() {
+		defer end()
 		r := l.Performer.Perform(ctx, v, a)
 		r.At, r.Tries = l.Now(), tries+1
 		if r.Err != nil && ctx.Err() == nil {
@@ -320,12 +347,38 @@ func (l *Loop) node(id string) *track {
 
 func (l *Loop) nodeLocked(id string) *track {
 	n := l.nodes[id]
-	if n == nil {
-		n = &track{dirty: true, counting: l.Now()}
+	since := l.since(id)
+	if n == nil || !n.since.Equal(since) { // what another hold saw and counted is worth nothing to this one
+		was := n
+		n = &track{since: since, dirty: true, counting: l.Now()}
 		n.seen.Results = map[Act]Result{}
+		if was != nil {
+			n.seen.Busy = was.seen.Busy
+		}
 		l.nodes[id] = n
 	}
 	return n
+}
+
+// Busy says whether an act on a node of a shard is running.
+func (l *Loop) Busy(shard int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, n := range l.nodes {
+		if n.seen.Busy != "" && inventory.Shard(id) == shard {
+			return true
+		}
+	}
+	return false
+}
+
+// Wake has the loop look at every node again.
+func (l *Loop) Wake() {
+	l.Init()
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Live is what this daemon can say of a node beside its record.

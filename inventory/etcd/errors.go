@@ -34,6 +34,8 @@ func wrap(what string, err error) error {
 	switch {
 	case errors.Is(err, rpctypes.ErrCompacted):
 		return fmt.Errorf("etcd: %s: %w", what, inventory.ErrCompacted)
+	case errors.Is(err, rpctypes.ErrLeaseNotFound):
+		return fmt.Errorf("etcd: %s: %w", what, inventory.ErrNoLease)
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return fmt.Errorf("etcd: %s: %w", what, inventory.ErrNoSpace)
 	case unavailable(err):

@@ -5,7 +5,7 @@
 // compare, a Watch hands on whole revisions and comes back by itself after an outage. Every call has a deadline. Errors
 // come back as the three that callers can act on (errors.go), everything else is a refusal.
 //
-// It does not know records, keeps no copy of anything, takes no locks and no leases.
+// It does not know records, keeps no copy of anything, takes no locks.
 package etcd
 
 import (
@@ -42,7 +42,7 @@ type Store struct {
 	health  *health
 }
 
-var _ inventory.Store = (*Store)(nil)
+var _ inventory.Lessor = (*Store)(nil)
 
 // Open makes a store of a cluster. A cluster that does not answer now is no error, because it may later: that is logged,
 // and calls give inventory.ErrUnavailable until it does. ctx bounds the opening, not the life of the store.
@@ -158,7 +158,7 @@ func (s *Store) Commit(ctx context.Context, t inventory.Txn) (inventory.Result, 
 		if op.Value == nil {
 			thens = append(thens, clientv3.OpDelete(op.Key))
 		} else {
-			thens = append(thens, clientv3.OpPut(op.Key, string(op.Value)))
+			thens = append(thens, clientv3.OpPut(op.Key, string(op.Value), clientv3.WithLease(clientv3.LeaseID(op.Lease))))
 		}
 	}
 	for _, key := range t.Else {

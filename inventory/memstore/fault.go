@@ -9,7 +9,7 @@ import (
 
 // A Call is one use of the store, as a fault function sees it.
 type Call struct {
-	Op    string        // get, list, commit, compact
+	Op    string        // get, list, commit, compact, grant, keepalive, revoke
 	Key   string        // get: the key; list: the prefix
 	Txn   inventory.Txn // commit
 	After bool          // commit: it has taken effect already
@@ -37,6 +37,9 @@ func (s *Store) before(ctx context.Context, c Call) error {
 		return fmt.Errorf("memstore: %s: %w: %w", c.Op, inventory.ErrUnavailable, err)
 	}
 	s.mu.Lock()
+	if !c.After {
+		s.expire()
+	}
 	f := s.fault
 	s.mu.Unlock()
 	if f == nil {

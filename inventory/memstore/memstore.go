@@ -17,6 +17,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hostler-project/hostler/inventory"
 )
@@ -35,6 +36,9 @@ type Store struct {
 	watchers  map[*watcher]struct{}
 	full      bool
 	fault     func(Call) error
+	leases    map[int64]*lease
+	granted   int64            // leases so far
+	now       func() time.Time // nil: the machine's clock
 }
 
 type version struct {
@@ -42,11 +46,11 @@ type version struct {
 	dead bool
 }
 
-var _ inventory.Store = (*Store)(nil)
+var _ inventory.Lessor = (*Store)(nil)
 
 // New makes an empty store at revision 1.
 func New() *Store {
-	return &Store{rev: 1, versions: map[string][]version{}, watchers: map[*watcher]struct{}{}}
+	return &Store{rev: 1, versions: map[string][]version{}, watchers: map[*watcher]struct{}{}, leases: map[int64]*lease{}}
 }
 
 // Rev is the newest revision.
@@ -144,8 +148,20 @@ func (s *Store) commit(t inventory.Txn) (inventory.Result, error) {
 		}
 		return r, nil
 	}
-	var events []inventory.Event
 	for _, op := range t.Then {
+		if op.Value != nil && op.Lease != 0 && s.leases[op.Lease] == nil {
+			return inventory.Result{}, fmt.Errorf("memstore: commit: %w", inventory.ErrNoLease)
+		}
+	}
+	s.apply(t.Then)
+	return inventory.Result{Done: true, Rev: s.rev}, nil
+}
+
+// apply does operations at one revision.
+func (s *Store) apply(ops []inventory.Op) {
+	var events []inventory.Event
+	for _, op := range ops {
+		s.hang(op)
 		was := s.at(op.Key, s.rev+1) // an earlier operation of this transaction counts
 		ev := inventory.Event{KV: inventory.KV{Key: op.Key, Mod: s.rev + 1}}
 		switch {
@@ -169,7 +185,6 @@ func (s *Store) commit(t inventory.Txn) (inventory.Result, error) {
 			w.add(s.rev, events)
 		}
 	}
-	return inventory.Result{Done: true, Rev: s.rev}, nil
 }
 
 // Compact drops revisions below rev. Dropping what is dropped already is no error.

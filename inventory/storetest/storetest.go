@@ -28,7 +28,7 @@ type testCase struct {
 
 // Run holds the stores that open gives to the contract of inventory.Store. A case calls open once.
 func Run(t *testing.T, open func(t *testing.T) inventory.Store) {
-	for _, c := range slices.Concat(readCases, txnCases, watchCases, historyCases) {
+	for _, c := range slices.Concat(readCases, txnCases, leaseCases, watchCases, historyCases) {
 		t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, open(t))) })
 	}
 }
