@@ -362,10 +362,17 @@ func (l *Loop) nodeLocked(id string) *track {
 
 // Busy says whether an act on a node of a shard is running.
 func (l *Loop) Busy(shard int) bool {
+	return l.acting(func(id string) bool { return inventory.Shard(id) == shard })
+}
+
+// Acting says whether any act is running.
+func (l *Loop) Acting() bool { return l.acting(func(string) bool { return true }) }
+
+func (l *Loop) acting(on func(node string) bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, n := range l.nodes {
-		if n.seen.Busy != "" && inventory.Shard(id) == shard {
+		if n.seen.Busy != "" && on(id) {
 			return true
 		}
 	}

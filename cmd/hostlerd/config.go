@@ -17,6 +17,7 @@ import (
 	"github.com/hostler-project/hostler/imaging"
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/lifecycle"
+	"github.com/hostler-project/hostler/provisioner"
 	"github.com/hostler-project/hostler/provisioner/dhcp"
 )
 
@@ -36,6 +37,9 @@ type Config struct {
 	API struct {
 		Listen string `yaml:"listen"`
 	} `yaml:"api"`
+	Replica struct {
+		Lease inventory.Duration `yaml:"lease"` // how long others wait for this one when it vanishes
+	} `yaml:"replica"`
 	Segments []Segment       `yaml:"segments"`
 	SKUs     []inventory.SKU `yaml:"skus"`
 	Images   struct {
@@ -82,6 +86,7 @@ func defaults() Config {
 	c.Etcd.Listen, c.Etcd.Peer = "127.0.0.1:2379", "127.0.0.1:2380"
 	c.Etcd.Quota = 512 << 20
 	c.API.Listen = "127.0.0.1:8080"
+	c.Replica.Lease = inventory.Duration(provisioner.DefaultTTL)
 	c.Boot.Console = "ttyS0,115200"
 	c.Fence.Driver = "none"
 	c.Limits = inventory.DefaultLimits()
@@ -136,6 +141,9 @@ func (c Config) Check() error {
 	}
 	if _, err := netip.ParseAddrPort(c.API.Listen); err != nil {
 		bad("api.listen: %q is not ADDRESS:PORT", c.API.Listen)
+	}
+	if l := time.Duration(c.Replica.Lease); l < 2*time.Second || l > time.Minute || l%time.Second != 0 {
+		bad("replica.lease: %v: whole seconds, from 2s to 1m", l)
 	}
 	if _, err := c.segments(); err != nil {
 		bad("%v", err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/hostler-project/hostler/internal/version"
 	"github.com/hostler-project/hostler/inventory"
@@ -221,7 +222,7 @@ func (d *daemon) reconcile(ctx context.Context) error {
 	for {
 		err := d.begin(ctx)
 		if err == nil {
-			return d.loop.Run(ctx)
+			return d.move(ctx)
 		}
 		if !errors.Is(err, inventory.ErrUnavailable) && !errors.Is(err, inventory.ErrNoSpace) || ctx.Err() != nil {
 			return err
@@ -235,6 +236,17 @@ func (d *daemon) reconcile(ctx context.Context) error {
 	}
 }
 
+// move runs elections and loop, and when both have ended gives the shards back. A lease outlives nothing: it is kept by
+// the process that acts.
+func (d *daemon) move(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.elector.Run(ctx) })
+	g.Go(func() error { return d.loop.Run(ctx) })
+	err := g.Wait()
+	d.giveUp()
+	return err
+}
+
 func (d *daemon) begin(ctx context.Context) error {
 	if err := provisioner.Begin(ctx, d.store, d.cfg.Site, newID()); err != nil {
 		return err
@@ -245,15 +257,6 @@ func (d *daemon) begin(ctx context.Context) error {
 	if err := d.adminToken(ctx); err != nil {
 		return err
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		return err
-	}
-	term, err := provisioner.TakeTerm(ctx, d.store, host)
-	if err != nil {
-		return err
-	}
-	d.loop.Ledger.Term = term.Conds
 	return nil
 }
 

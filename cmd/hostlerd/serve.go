@@ -44,6 +44,7 @@ type daemon struct {
 	copy     *inventory.Copy
 	led      *ledger.Ledger
 	loop     *provisioner.Loop
+	elector  *provisioner.Elector
 	lib      library
 	dir      *provisioner.Directory
 	segments []dhcp.Segment
@@ -63,6 +64,11 @@ func serve(ctx context.Context, c Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	lock, err := lockReplica(c)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.file.Close() }() // the process ends, and the lock with it
 	g, ctx := errgroup.WithContext(ctx)
 	store, closeStore, err := openStore(ctx, c, log, g)
 	if err != nil {
@@ -72,6 +78,9 @@ func serve(ctx context.Context, c Config, log *slog.Logger) error {
 	d := &daemon{cfg: c, log: log, keys: k, store: store, copy: inventory.NewCopy(), metrics: prometheus.NewRegistry(), started: time.Now(), ready: make(chan struct{})}
 	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := d.wire(); err != nil {
+		return err
+	}
+	if err := d.elect(store, lock); err != nil {
 		return err
 	}
 	parts, err := d.listen(ctx)
@@ -106,7 +115,7 @@ func serve(ctx context.Context, c Config, log *slog.Logger) error {
 }
 
 // openStore starts the embedded etcd, or opens the cluster.
-func openStore(ctx context.Context, c Config, log *slog.Logger, g *errgroup.Group) (inventory.Store, func(), error) {
+func openStore(ctx context.Context, c Config, log *slog.Logger, g *errgroup.Group) (inventory.Lessor, func(), error) {
 	if len(c.Etcd.Endpoints) > 0 {
 		s, err := etcd.Open(ctx, etcd.Config{Endpoints: c.Etcd.Endpoints}, log)
 		if err != nil {
