@@ -35,12 +35,12 @@ func TestGuardIsAskedBeforeEveryDatagram(t *testing.T) {
 			if (err == nil) != (c.orders > 0) || err != nil && !errors.Is(err, gone) && !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v", err)
 			}
-			f.do(func() {
-				if len(f.orders) != c.orders {
-					t.Errorf("the machine was ordered %d times, want %d", len(f.orders), c.orders)
+			f.Do(func() {
+				if len(f.Orders) != c.orders {
+					t.Errorf("the machine was ordered %d times, want %d", len(f.Orders), c.orders)
 				}
-				if f.logins != 1 {
-					t.Errorf("%d logins: a refusal of ours is no reason for another", f.logins)
+				if f.Logins != 1 {
+					t.Errorf("%d logins: a refusal of ours is no reason for another", f.Logins)
 				}
 			})
 		})

@@ -43,8 +43,8 @@ func owners(t *testing.T, s inventory.Store) map[string]int {
 	return out
 }
 
-// eventually waits for the shards to be held so: a map of how many replicas hold how many.
-func eventually(t *testing.T, s inventory.Store, what string, limit time.Duration, want ...int) time.Duration {
+// shared waits for the shards to be held so: a map of how many replicas hold how many.
+func shared(t *testing.T, s inventory.Store, what string, limit time.Duration, want ...int) time.Duration {
 	t.Helper()
 	begin := time.Now()
 	for {
@@ -81,13 +81,13 @@ func TestTwoReplicas(t *testing.T) {
 	}
 	var log buffer
 	start(t, a, &log)
-	t.Logf("alone: %v", eventually(t, store, "alone", 5*time.Second, 64))
+	t.Logf("alone: %v", shared(t, store, "alone", 5*time.Second, 64))
 	stop := start(t, b, &log)
-	t.Logf("shared out: %v", eventually(t, store, "two", 10*time.Second, 32, 32))
+	t.Logf("shared out: %v", shared(t, store, "two", 10*time.Second, 32, 32))
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	if took := eventually(t, store, "one went", 5*time.Second, 64); took > time.Second {
+	if took := shared(t, store, "one went", 5*time.Second, 64); took > time.Second {
 		t.Errorf("the shards of a replica that ended cleanly were taken after %v", took)
 	} else {
 		t.Logf("taken over: %v", took)
@@ -97,7 +97,7 @@ func TestTwoReplicas(t *testing.T) {
 		t.Errorf("no mark beside a shard that is held: %v", err)
 	}
 	start(t, b, &log)
-	eventually(t, store, "two again", 10*time.Second, 32, 32)
+	shared(t, store, "two again", 10*time.Second, 32, 32)
 	if _, err := lockReplica(a); err == nil || !strings.Contains(err.Error(), "another hostlerd") {
 		t.Errorf("a second lock on the folder: %v", err)
 	}
