@@ -72,6 +72,6 @@ func command() *cobra.Command {
 			return yaml.NewEncoder(cmd.OutOrStdout()).Encode(c)
 		}},
 	)
-	root.AddCommand(config, storeCommands(&path), backupCommand(&path))
+	root.AddCommand(config, storeCommands(&path), backupCommand(&path), restoreCommand(&path))
 	return root
 }
