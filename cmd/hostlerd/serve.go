@@ -172,6 +172,7 @@ func (d *daemon) wire() error {
 	d.loop = &provisioner.Loop{Copy: d.copy, Ledger: &own, Now: time.Now, NewID: newID, NewNonce: nonce, Log: d.log, Rules: d.rules(),
 		Performer: &provisioner.Hands{BMCs: &bmc.Pool{Log: d.log}, Target: d.target, Fence: d.fence()}}
 	d.audit()
+	d.metrics.MustRegister(d.progress()...)
 	return d.directory()
 }
 

@@ -111,7 +111,7 @@ func TestClaims(t *testing.T) {
 		for _, m := range s.Cluster.Members {
 			m.Kill()
 		}
-		s.closed()
+		s.failClosed()
 		return func() {
 			for _, m := range s.Cluster.Members {
 				must(t, m.Start())
@@ -172,9 +172,9 @@ func (s *storm) deaf(m *Member) {
 	}
 }
 
-// closed is what must be while all of etcd is away: no write is acknowledged, the API says 503 and why, reads come from
+// failClosed is what must be while all of etcd is away: no write is acknowledged, the API says 503 and why, reads come from
 // the copy.
-func (s *storm) closed() {
+func (s *storm) failClosed() {
 	s.Helper()
 	began := time.Now()
 	time.Sleep(time.Second) // answers that were on their way

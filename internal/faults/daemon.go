@@ -33,7 +33,7 @@ type Daemon struct {
 }
 
 // newDaemon writes the site.yaml of replica n. Every replica has an address of its own on the segment.
-func newDaemon(n int, bin, dir, keys string, endpoints, fence []string, limits map[string]any) (*Daemon, error) {
+func newDaemon(n int, bin, dir, keys string, endpoints, fence []string, more map[string]any) (*Daemon, error) {
 	d := &Daemon{Name: fmt.Sprintf("hostlerd%d", n), bin: bin}
 	d.dir = filepath.Join(dir, d.Name)
 	d.config, d.log = filepath.Join(dir, d.Name+".yaml"), filepath.Join(dir, d.Name+".log")
@@ -62,7 +62,7 @@ func newDaemon(n int, bin, dir, keys string, endpoints, fence []string, limits m
 	if len(fence) > 0 {
 		c["fence"] = map[string]any{"driver": "exec", "program": fence}
 	}
-	for k, v := range limits {
+	for k, v := range more {
 		c[k] = v
 	}
 	var list []any

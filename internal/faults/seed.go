@@ -31,12 +31,36 @@ type Seed struct {
 	led   *ledger.Ledger
 	keys  *Keys
 	n     int
+	all   []inventory.KV
+	now   time.Time // of the ledger; zero: the real one
 }
 
-func newSeed(k *Keys) *Seed {
-	s := &Seed{store: memstore.New(), keys: k}
-	s.led = &ledger.Ledger{Store: s.store, Now: time.Now, NewID: newID, CertificateKey: k.Certificate.Public().(ed25519.PublicKey)}
-	return s
+func newSeed(k *Keys) *Seed { return &Seed{keys: k} }
+
+// begin begins a node: on a store of its own, because a store in memory is not made for thousands.
+func (s *Seed) begin(ctx context.Context) error {
+	s.store, s.now = memstore.New(), time.Time{}
+	s.led = &ledger.Ledger{Store: s.store, Now: s.clock, NewID: newID, CertificateKey: s.keys.Certificate.Public().(ed25519.PublicKey)}
+	for _, k := range skus() {
+		if err := s.put(ctx, inventory.KeySKU(k.Name), k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end takes over what was written since begin.
+func (s *Seed) end(ctx context.Context) error {
+	all, err := s.store.List(ctx, inventory.Root, inventory.ListOptions{})
+	s.all = append(s.all, all.KVs...)
+	return err
+}
+
+func (s *Seed) clock() time.Time {
+	if s.now.IsZero() {
+		return time.Now()
+	}
+	return s.now
 }
 
 func newID() string { return ulid.Make().String() }
@@ -50,7 +74,7 @@ func (s *Seed) put(ctx context.Context, key string, v any) error {
 	return err
 }
 
-// Skus are what site.yaml declares as well; they are here for the deadlines of what the seed writes.
+// skus are what site.yaml declares as well; they are here for the deadlines of what the seed writes.
 func skus() []inventory.SKU {
 	var out []inventory.SKU
 	for _, name := range []string{Quick, Whole} {
@@ -62,11 +86,6 @@ func skus() []inventory.SKU {
 
 // site writes what belongs to no node.
 func (s *Seed) site(ctx context.Context) error {
-	for _, k := range skus() {
-		if err := s.put(ctx, inventory.KeySKU(k.Name), k); err != nil {
-			return err
-		}
-	}
 	return s.put(ctx, inventory.KeyImage(imageDigest), inventory.ImageRecord{Schema: inventory.Schema, Digest: imageDigest, Name: Image, Size: 1 << 20,
 		Chunks: 1, Arch: "amd64", Boot: []string{"bios", "uefi"}, Kexec: true, SignedBy: "run", Imported: time.Now()})
 }
@@ -78,7 +97,7 @@ func hardware(serial, mac string) inventory.Hardware {
 		NICs:  []inventory.NIC{{Name: "eth0", MAC: mac, Up: true}}}
 }
 
-// Spec is the spec of the next node of a SKU.
+// spec is the spec of the next node of a SKU.
 func (s *Seed) spec(sku, bmcAddr, credential string) inventory.Spec {
 	s.n++
 	sp := inventory.Spec{Name: fmt.Sprintf("%s-%04d", sku, s.n), Serial: fmt.Sprintf("SER%05d", s.n), SKU: sku, Segment: segment, Rack: fmt.Sprintf("r%d", s.n%4),
@@ -155,14 +174,14 @@ func proofs(media []inventory.Medium, now time.Time) []inventory.MediumProof {
 
 // copyTo writes everything into a store.
 func (s *Seed) copyTo(ctx context.Context, to inventory.Store) error {
-	all, err := s.store.List(ctx, inventory.Root, inventory.ListOptions{})
-	if err != nil {
-		return err
-	}
+	written := map[string]bool{} // SKUs are in the store of every node
 	var t inventory.Txn
-	for i, kv := range all.KVs {
-		t.Then = append(t.Then, inventory.Op{Key: kv.Key, Value: kv.Value})
-		if len(t.Then) < inventory.MaxOps && i < len(all.KVs)-1 {
+	for i, kv := range s.all {
+		if !written[kv.Key] {
+			written[kv.Key] = true
+			t.Then = append(t.Then, inventory.Op{Key: kv.Key, Value: kv.Value})
+		}
+		if len(t.Then) < inventory.MaxOps && i < len(s.all)-1 || len(t.Then) == 0 {
 			continue
 		}
 		if _, err := to.Commit(ctx, t); err != nil {
@@ -171,4 +190,14 @@ func (s *Seed) copyTo(ctx context.Context, to inventory.Store) error {
 		t.Then = nil
 	}
 	return nil
+}
+
+// offered makes a ready node rentable, as if its agent had spoken.
+func (s *Seed) offered(ctx context.Context, id string) error {
+	c := ledger.Change{Actor: "run", Reason: "seeded", Edit: func(st *inventory.NodeState) { st.Alive, st.BootID = inventory.Alive, "seeded" }}
+	if _, err := s.led.Note(ctx, s.view(ctx, id), c); err != nil {
+		return err
+	}
+	_, err := s.led.Offer(ctx, s.view(ctx, id), s.store.Rev())
+	return err
 }

@@ -42,6 +42,7 @@ type Site struct {
 	began   time.Time
 	clients int // numbers given so far
 	stop    context.CancelFunc
+	closed  bool
 }
 
 // Tenants of the run; the last one claims nothing, and tries to release what is not its own.
@@ -130,6 +131,9 @@ func (s *Site) seed(ctx context.Context, o Options) error {
 	for _, d := range s.Daemons {
 		s.Fleet.agents = append(s.Fleet.agents, d.Agent)
 	}
+	if err := seed.begin(ctx); err != nil {
+		return err
+	}
 	if err := seed.site(ctx); err != nil {
 		return err
 	}
@@ -138,6 +142,9 @@ func (s *Site) seed(ctx context.Context, o Options) error {
 		return err
 	}
 	if err := seed.put(ctx, inventory.KeyCredential("rack"), inventory.Credential{Schema: inventory.Schema, Age: sealed, Changed: time.Now(), Actor: "run"}); err != nil {
+		return err
+	}
+	if err := seed.end(ctx); err != nil {
 		return err
 	}
 	type warm struct {
@@ -164,7 +171,13 @@ func (s *Site) seed(ctx context.Context, o Options) error {
 		session := inventory.Session{Schema: inventory.Schema, ID: "s-" + newID(), Purpose: string(inventory.Inspecting), Nonce: newID(), Phase: inventory.SessionRedeemed, Boots: 1,
 			Created: time.Now(), Expires: time.Now().Add(time.Hour), KeyHash: id.hash, BootID: "seeded", Redeemed: time.Now()}
 		session.TokenHash = s.Keys.Authority.TokenHash(session.ID, session.Nonce)
+		if err := seed.begin(ctx); err != nil {
+			return err
+		}
 		if m.ID, err = seed.ready(ctx, m.Spec, session); err != nil {
+			return err
+		}
+		if err := seed.end(ctx); err != nil {
 			return err
 		}
 		s.Fleet.Machines = append(s.Fleet.Machines, m)
@@ -209,8 +222,12 @@ func (s *Site) whose(from net.Addr) string {
 	return "a daemon that has ended"
 }
 
-// Close ends everything and says what is left.
+// Close ends everything and says what is left. A second Close does nothing.
 func (s *Site) Close() error {
+	if s.closed {
+		return nil
+	}
+	s.closed = true
 	s.stop()
 	for _, d := range s.Daemons {
 		if d.Process != nil {
