@@ -110,7 +110,13 @@ func (l *Loop) Changed(b inventory.Batch) {
 		switch p[0] {
 		case "nodes", "claims", "sessions", "certs", "tests", "wishes", "health", "avail":
 			l.touch(p[1])
-		case "reservations", "instances", "skus":
+		case "reservations", "instances": // looking at every node for each claim would cost thousands of looks
+			if id := nodeIn(e.KV); id != "" {
+				l.touch(id)
+			} else {
+				l.touchAll()
+			}
+		case "skus":
 			l.touchAll()
 		case "policies":
 			if e.KV.Key == inventory.KeyLimits {
@@ -118,6 +124,17 @@ func (l *Loop) Changed(b inventory.Batch) {
 			}
 		}
 	}
+}
+
+// nodeIn is the node that a reservation or an instance names; "" where that cannot be read.
+func nodeIn(kv inventory.KV) string {
+	d, err := inventory.Decode[struct {
+		Node string `json:"node"`
+	}](kv)
+	if err != nil {
+		return ""
+	}
+	return d.V.Node
 }
 
 // Round decides about every node whose time has come.

@@ -59,6 +59,7 @@ func TestClaims(t *testing.T) {
 	site := open(t, Options{Daemons: replicas, Quick: 32})
 	s := &storm{t, site, site.Clients(t.Context(), 8, Quick, false)}
 	must(t, s.c.Acked(t.Context(), 30*time.Second))
+	watchers := site.Watch(t.Context(), 4)
 
 	began, n := time.Now(), s.c.Count()
 	time.Sleep(10 * time.Second)
@@ -142,7 +143,16 @@ func TestClaims(t *testing.T) {
 		d.Kill()
 		return func() { must(t, d.Start()) }
 	})
-	verdict(t, site, append(ops, s.c.End()...))
+	ops = append(ops, s.c.End()...)
+	verdict(t, site, ops)
+	heard, cuts, relisted, wrong := watchers.End()
+	table.Say("watches: %d changes heard by 4 watchers, %d cuts taken up again, %d lists after 410; out of order, missing or twice: %d", heard, cuts, relisted, len(wrong))
+	for _, w := range wrong {
+		t.Errorf("watch: %s", w)
+	}
+	if heard == 0 || cuts == 0 {
+		t.Error("the watchers heard nothing, or were never cut off")
+	}
 }
 
 func (s *storm) leader() *Member {

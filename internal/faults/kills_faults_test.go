@@ -140,11 +140,14 @@ func ends(t *testing.T, o Options, do func(*Site, *Daemon)) map[string]string {
 	do(s, s.Daemons[0])
 	_, err := s.decided(t.Context(), s.Daemons[0], time.Minute)
 	must(t, err)
-	for quiet, last := 0, int64(0); quiet < 6; time.Sleep(500 * time.Millisecond) {
-		if rev := s.Recorder.Rev(); rev == last {
+	for end, quiet := time.Now().Add(2*time.Minute), 0; quiet < 4; time.Sleep(500 * time.Millisecond) {
+		rev := s.Recorder.Rev()
+		if working := s.working(t); working > 0 {
+			if quiet = 0; time.Now().After(end) {
+				t.Fatalf("%d nodes are still being worked on", working)
+			}
+		} else if time.Sleep(100 * time.Millisecond); rev == s.Recorder.Rev() {
 			quiet++
-		} else {
-			quiet, last = 0, rev
 		}
 	}
 	if err := s.Recorder.Broken(); err != nil {
@@ -162,6 +165,26 @@ func ends(t *testing.T, o Options, do func(*Site, *Daemon)) map[string]string {
 	}
 	must(t, s.Close())
 	return out
+}
+
+// working counts the nodes that something is still to be done to: wishes without an answer, and states that end.
+func (s *Site) working(t *testing.T) int {
+	t.Helper()
+	n := 0
+	for _, prefix := range []string{inventory.PrefixPublic, inventory.PrefixWishes} {
+		snap, err := s.Store.List(t.Context(), prefix, inventory.ListOptions{})
+		must(t, err)
+		for _, kv := range snap.KVs {
+			p, perr := inventory.Decode[inventory.Public](kv)
+			w, werr := inventory.Decode[inventory.Wish](kv)
+			must(t, perr)
+			must(t, werr)
+			if row, _ := lifecycle.Get(p.V.State); prefix == inventory.PrefixPublic && !row.Rest || prefix == inventory.PrefixWishes && (w.V.Answer == "" || w.V.Answer == inventory.Doing) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func events(s inventory.Snapshot) []inventory.Event {

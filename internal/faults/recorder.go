@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"sync"
 	"time"
@@ -18,8 +19,9 @@ type Recorder struct {
 	reservations map[string]map[string]bool // id → phases that were stored
 	nodeOf       map[string]string          // reservation → node
 	claimed      map[string]string          // node → reservation of its claim, as of rev
-	moves        int                        // of nodes, from state to state
-	terms        map[string][]termChange    // shard key → when who held it
+	publics      []told
+	moves        int                     // of nodes, from state to state
+	terms        map[string][]termChange // shard key → when who held it
 	judge        *judge
 	cancel       context.CancelFunc
 	done         chan struct{}
@@ -106,6 +108,12 @@ func (r *Recorder) event(e inventory.Event) {
 			r.err = fmt.Errorf("faults: double claim: node %s was %s's and became %s's at revision %d", p[1], old, v.V.Reservation, e.KV.Mod)
 		}
 		r.claimed[p[1]] = v.V.Reservation
+	case len(p) == 2 && p[0] == "public":
+		t := told{rev: e.KV.Mod, node: p[1]}
+		if !e.Deleted {
+			t.sum = sha256.Sum256(e.KV.Value)
+		}
+		r.publics = append(r.publics, t)
 	case len(p) == 2 && p[0] == "shards" && !e.Deleted && e.KV.Create == e.KV.Mod:
 		r.terms[e.KV.Key] = append(r.terms[e.KV.Key], termChange{time.Now(), e.KV.Create, string(e.KV.Value)})
 	case len(p) == 3 && p[0] == "history" && !e.Deleted:
@@ -181,4 +189,11 @@ func (r *Recorder) Rev() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.rev
+}
+
+// Publics are all changes of public records so far.
+func (r *Recorder) Publics() []told {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.publics
 }

@@ -23,6 +23,7 @@ type Options struct {
 	Quick   int   // warm machines without a controller, to claim and give back
 	Whole   int   // machines with a controller and a port, that go to a tenant and back
 	Quota   int64 // of etcd, in bytes; 0: etcd's own
+	Steady  bool  // no member fails: the recorder watches one alone, and no compaction can overtake it
 	More    func(ctx context.Context, s *Seed) error
 	Config  map[string]any // more of site.yaml
 }
@@ -105,7 +106,11 @@ func Open(ctx context.Context, o Options) (s *Site, err error) {
 		}
 		s.Rental = append(s.Rental, token)
 	}
-	if s.Recorder, err = record(ctx, s.Store, s.Keys); err != nil {
+	seen := s.Store
+	if o.Steady {
+		seen = s.Cluster.Members[0].Store
+	}
+	if s.Recorder, err = record(ctx, seen, s.Keys); err != nil {
 		return s, err
 	}
 	for _, d := range s.Daemons {
