@@ -26,7 +26,7 @@ func stepDrain(in Input) Decision {
 // ends only after all of that: with the edge into inspecting.
 func stepFence(in Input) Decision {
 	st := in.View.State.V
-	if s := in.View.Session; !s.Exists() || s.V.Purpose != string(st.State) || s.V.Created.Before(st.Since) {
+	if s := in.View.Session; !s.Exists() || s.V.Purpose != string(st.State) || s.V.Generation != st.Generation || s.V.Created.Before(st.Since) {
 		return newSession(in, "isolate", 0, "fencing: the boot session is written, the machine is cut off first")
 	}
 	return withAgent(in, func(in Input) Decision {

@@ -45,6 +45,23 @@ func TestFencingCutsOffFirst(t *testing.T) {
 	}
 }
 
+// Fencing that begins anew under another generation, in the same instant or by a clock that went back, cuts off anew: the
+// session of before proves nothing.
+func TestFencingBeginsAnew(t *testing.T) {
+	w := rented(t)
+	w.release("r")
+	w.turns(50, "cut off", func() bool { return w.count(FenceIsolate) == 1 })
+	w.now = w.now.Add(-time.Hour)
+	_, err := w.led.Restore(t.Context(), w.view(), ledger.Change{Actor: "test", Reason: "from a backup"})
+	w.must(err)
+	w.restart()
+	w.until(inventory.Ready)
+	if w.count(FenceIsolate) != 2 || w.data != "" {
+		t.Errorf("cut off %d times, data %q", w.count(FenceIsolate), w.data)
+	}
+	w.whole()
+}
+
 // A machine that cannot be cut off or switched off is quarantined, and its claim stays until the power is off for sure:
 // the tenant's system may run.
 func TestFencingUnconfirmed(t *testing.T) {
