@@ -53,9 +53,6 @@ var idle = struct {
 }
 
 func idleReason(e lifecycle.Edge) string {
-	if e.By == lifecycle.Restorer {
-		return "taken by hostlerd restore alone, on a store of its own that is thrown away when it is cut off"
-	}
 	if why := idle.events[e.On]; why != "" {
 		return why
 	}

@@ -1,6 +1,7 @@
 package provisioner
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -108,6 +109,22 @@ var routes = []route{
 
 	{from: inventory.Quarantined, on: lifecycle.Return, end: inventory.Ready, when: unclaimed, take: wish(inventory.WishReturn)},
 	{from: inventory.Quarantined, on: lifecycle.Maintain, end: inventory.Maintenance, when: unclaimed, take: wish(inventory.WishMaintain)},
+
+	// A record that came back from a backup: whoever may have a tenant is fenced and erased, a tenant's stays its tenant's.
+	{from: inventory.Discovered, on: lifecycle.Restored, end: inventory.Discovered, set: byHand, take: restore},
+	{from: inventory.Inspecting, on: lifecycle.Restored, end: inventory.Ready, take: restore},
+	{from: inventory.Sanitizing, on: lifecycle.Restored, end: inventory.Ready, take: restore},
+	{from: inventory.BurnIn, on: lifecycle.Restored, end: inventory.Ready, take: restore},
+	{from: inventory.Verifying, on: lifecycle.Restored, end: inventory.Ready, take: restore},
+	{from: inventory.Ready, on: lifecycle.Restored, end: inventory.Ready, when: settledIn(inventory.Ready), take: restore},
+	{from: inventory.Reserved, on: lifecycle.Restored, end: inventory.Ready, take: restore},
+	{from: inventory.Provisioning, on: lifecycle.Restored, end: inventory.Ready, when: reached("enter"), take: restore},
+	{from: inventory.InUse, on: lifecycle.Restored, end: inventory.InUse, take: restore},
+	{from: inventory.Draining, on: lifecycle.Restored, end: inventory.Ready, take: restore},
+	{from: inventory.Fencing, on: lifecycle.Restored, end: inventory.Ready, take: restore},
+	{from: inventory.Quarantined, on: lifecycle.Restored, end: inventory.Quarantined, take: restore},
+	{from: inventory.Maintenance, on: lifecycle.Restored, end: inventory.Maintenance, take: restore},
+
 	{from: inventory.Maintenance, on: lifecycle.Return, end: inventory.Ready, take: wish(inventory.WishReturn)},
 	{from: inventory.Maintenance, on: lifecycle.Quarantine, end: inventory.Quarantined, take: wish(inventory.WishQuarantine)},
 }
@@ -245,6 +262,22 @@ func confirm(w *world) error {
 
 func release(w *world) error {
 	_, err := w.led.Release(w.t.Context(), "acme", "r", "acme", "")
+	return err
+}
+
+// restore is hostlerd restore: on a store that nobody else uses yet, and done again when it was cut off.
+func restore(w *world) error {
+	var err error
+	for range 3 {
+		v := w.view()
+		if v.State.V.Generation >= lifecycle.Jump {
+			return nil
+		}
+		_, err = w.led.Restore(w.t.Context(), v, ledger.Change{Actor: "hostlerd restore", Reason: "the record came back from a backup"})
+		if err == nil || !errors.Is(err, inventory.ErrUnavailable) && !errors.Is(err, ledger.ErrConflict) {
+			return err
+		}
+	}
 	return err
 }
 
