@@ -42,10 +42,13 @@ wire: deps ## tests on network namespaces, QEMU and ipmi_sim: root
 faults: ## real hostlerd and etcd processes, killed, frozen, cut off: claims stay right (root, minutes)
 	go vet -tags faults ./internal/faults && go test -tags faults -v -count=1 -timeout 20m ./internal/faults
 
+mutants: ## flip every comparison of the gate to ready and of the claim transaction: do the tests notice?
+	@HOSTLER_MUTANTS=all go test -count=1 -timeout 40m -v -run TestMutants ./internal/mutants | grep -v -e '^=== ' -e '^--- PASS' -e '^PASS'
+
 test: deps unit wire rack-test ## everything CI runs
 
 docs: ## the parts of docs/ that come from the code
 	go test ./inventory/lifecycle -run Docs -update && go test ./inventory/api -run OpenAPI -update
 
-.PHONY: help build deps images rack rack-test bench-handoff unit crash-matrix wire faults test docs fuzz
+.PHONY: help build deps images rack rack-test bench-handoff unit crash-matrix wire faults test docs fuzz mutants
 .DEFAULT_GOAL := help

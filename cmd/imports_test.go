@@ -57,6 +57,7 @@ var mayImport = []struct {
 	{"internal/fuzz", "", "what is fuzzed: it runs go test"},
 	{"internal/story", "internal/... inventory inventory/lifecycle", "how any of it is done: it runs the programs"},
 	{"internal/faults", "internal/... inventory/... bmc/bmctest provisioner/agentapi", "how any of it is done: it runs the programs"},
+	{"internal/mutants", "", "everything: it rewrites sources and runs their tests"},
 	{"internal", "internal/...", "the product: it runs the programs"},
 }
 
