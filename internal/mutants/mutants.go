@@ -23,6 +23,7 @@ type Mutant struct {
 	Line  int
 	Func  string
 	Gate  bool   // on the way to ready
+	Code  string // the line
 	Text  string // what stands there
 	What  string // what becomes of it
 	Alike string // why no test can notice; "" where one must
@@ -191,7 +192,8 @@ func (in *instrument) conds(list []ast.Expr) string {
 
 func (in *instrument) add(n ast.Node, what string) int {
 	*in.next++
-	m := Mutant{ID: *in.next, File: in.scope.File, Line: in.set.Position(n.Pos()).Line, Func: in.fn, Gate: slices.Contains(in.scope.Gate, in.fn),
+	line := in.set.Position(n.Pos()).Line
+	m := Mutant{ID: *in.next, File: in.scope.File, Line: line, Code: strings.TrimSpace(strings.Split(string(in.src), "\n")[line-1]), Func: in.fn, Gate: slices.Contains(in.scope.Gate, in.fn),
 		Text: oneLine(in.text(n)), What: oneLine(what)}
 	in.out = append(in.out, m)
 	return m.ID

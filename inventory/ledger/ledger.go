@@ -263,9 +263,6 @@ func (l *Ledger) write(t *inventory.Txn, next inventory.NodeView, st inventory.N
 	t.If = append(t.If, next.State.Unchanged())
 	t.Then = append(t.Then, op)
 	next.State.V = st
-	if next.State.KV.Mod == 0 {
-		next.State.KV.Mod = -1
-	}
 
 	h.Schema, h.Seq, h.Time, h.Generation, h.Wipe = inventory.Schema, st.Seq, now, st.Generation, st.Wipe
 	hist := inventory.KeyHistory(next.ID, st.Seq)

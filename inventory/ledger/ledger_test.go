@@ -197,6 +197,7 @@ func TestStaleViewIsAConflict(t *testing.T) {
 		{"instance that the move ends", inventory.Fencing, lifecycle.Done, rewrite(func(id string) string { return inventory.KeyInstance("i-" + id) })},
 		{"certificate of the gate", inventory.Verifying, lifecycle.Done, rewrite(func(id string) string { return inventory.KeyCert(id, wipe) })},
 		{"facts of the gate", inventory.Verifying, lifecycle.Done, rewrite(inventory.KeyFacts)},
+		{"test of the gate", inventory.Verifying, lifecycle.Done, func(s *site, id string) { rewrite(func(string) string { return s.view(id).Test.KV.Key })(s, id) }},
 		{"history that is there already", inventory.Inspecting, lifecycle.Done, func(s *site, id string) {
 			s.put(inventory.KeyHistory(id, 2), inventory.History{Seq: 2})
 		}},
