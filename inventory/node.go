@@ -93,6 +93,8 @@ type NodeState struct {
 	Returns    int    `json:"returns,omitempty"`       // returns to inspecting counted against a budget
 	Cause      string `json:"cause,omitempty"`         // what set it going: the event that began this round of its life
 
+	Unwell Unwell `json:"unwell,omitzero"` // since when something is wrong with it, for the breaker
+
 	Work   Work      `json:"work,omitzero"`
 	Alive  string    `json:"alive,omitempty"` // alive, silent or unknown; written only when it changes
 	BootID string    `json:"boot_id,omitempty"`

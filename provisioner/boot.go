@@ -105,10 +105,17 @@ func withAgent(in Input, work func(Input) Decision) Decision {
 	switch lost := orElse(in.Rules.Silence, time.Minute); {
 	case in.Seen.AskedBoot.After(s.V.Redeemed.Add(time.Second)) && in.Seen.AskedBoot.After(in.Seen.Heard):
 		return newSession(in, phaseOff, 2, "it booted again in the middle of its work")
-	case quiet >= lost:
+	case quiet >= lost && st.Alive != inventory.Silent:
+		return alive(in, inventory.Silent)
+	case quiet >= lost: // written down first, acted on later: when many fall silent together, it is not the nodes
+		if left := lost*3/2 - in.Now.Sub(later(heard, in.Awake)); left > 0 {
+			return wait(left, "its agent has been silent for %v; booted again after %v", quiet.Round(time.Second), lost*3/2)
+		}
 		return newSession(in, phaseOff, 2, "its agent has been silent for %v", quiet.Round(time.Second))
 	case in.Seen.Heard.IsZero() || in.Seen.Session != s.V.ID:
 		return wait(lost-quiet, "waiting for its agent to speak again")
+	case st.Alive == inventory.Silent:
+		return alive(in, inventory.Alive)
 	default:
 		d := work(in)
 		if d.Again == 0 || d.Again > lost-quiet {
@@ -137,11 +144,7 @@ func waitBoot(in Input) Decision {
 		return phase(in, phaseOff, "its boot session is armed, power must be cycled for it")
 	}
 	patience := orElse(in.Rules.Patience, max(lifecycle.MinBoot, time.Duration(in.View.SKU.V.Boot)*3/2))
-	since := st.Work.Since
-	if in.Started.After(since) {
-		since = in.Started
-	}
-	waited := in.Now.Sub(since)
+	waited := in.Now.Sub(later(st.Work.Since, later(in.Started, in.Awake)))
 	how := "nothing heard from it yet: no DHCP request"
 	switch {
 	case in.Seen.AskedBoot.After(st.Work.Since):
@@ -191,6 +194,13 @@ func working(in Input, doing string) Decision {
 		return wait(0, "%s", doing)
 	}
 	return wait(0, "%s: %s, %d of %d %s", doing, p.What, p.Done, p.Total, p.Unit)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 func orElse(d, other time.Duration) time.Duration {

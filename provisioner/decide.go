@@ -63,6 +63,7 @@ type PhoneHome struct {
 type Input struct {
 	Now     time.Time
 	Started time.Time // of this daemon: silence before it is nobody's fault
+	Awake   time.Time // since when time has counted without a break: what would have been late before is not
 	View    inventory.NodeView
 	Rev     int64 // the copy's revision
 	Seen    Seen
@@ -70,6 +71,7 @@ type Input struct {
 	ID      string                          // a fresh ULID, should the decision need one
 	Nonce   string                          // fresh randomness, likewise
 	Rules   *Rules
+	Breaker inventory.Breaker
 	Turn    func(activity string) string // why the node must wait before it begins an activity; nil: it need not
 }
 
@@ -102,9 +104,12 @@ type Decision struct {
 	EndClaim bool
 	Change   ledger.Change // of Event, Note, EndClaim
 
-	Enters string // the budgeted activity that this begins
-	For    string // the one that it waits for
-	Still  string // why the deadline stands still meanwhile
+	Liveness string // this writes that the node's agent is so
+	Starts   bool   // it starts what an open breaker would hold up
+	Held     bool   // the open breaker holds it up
+	Enters   string // the budgeted activity that this begins
+	For      string // the one that it waits for
+	Still    string // why the deadline stands still meanwhile
 }
 
 const actor = "hostlerd"
@@ -145,6 +150,11 @@ func startOrder(in Input, kind string, try int, format string, a ...any) Decisio
 	return d
 }
 
+// waits says whether a decision is to do nothing now.
+func (d Decision) waits() bool {
+	return d.Act == "" && d.Event == "" && !d.Note && !d.Offer && !d.Withdraw && !d.EndClaim
+}
+
 // then adds an edit after the one that a decision has.
 func (d Decision) then(edit func(*inventory.NodeState)) Decision {
 	before := d.Change.Edit
@@ -182,7 +192,12 @@ func Decide(in Input) Decision {
 	if !known {
 		return wait(0, "read-only: state %q is not known to this version; upgrade hostlerd", v.State.V.State)
 	}
-	return limited(in, decide(in, row))
+	d := decide(in, row)
+	d.Change.Unwell = unwell(in, d)
+	if d = held(in, d); d.Held {
+		return d
+	}
+	return limited(in, d)
 }
 
 func decide(in Input, row lifecycle.State) Decision {

@@ -24,6 +24,14 @@ type budget struct {
 	mods    map[string]int64             // of each node's state, as counted
 	queue   map[string]map[string]waiter // by activity and node
 	granted map[string]waiter            // places kept for waiters whose turn has come
+
+	breaker inventory.KV
+	open    inventory.Breaker
+	fleet   map[string]bool             // nodes of which the breaker takes its share
+	unwell  map[string]inventory.Unwell // nodes that became unhealthy a short while ago
+	suspect bool                        // somebody became unhealthy since the last judgement
+	pending inventory.Breaker           // a breaker that must open, while the store has not taken it
+	tried   time.Time
 }
 
 // A waiter is a node that waits for room.
@@ -40,7 +48,8 @@ func (w waiter) before(o waiter) int {
 // recount begins from the copy as it is.
 func (l *Loop) recount() {
 	b := &budget{use: inventory.NewUsage(), mods: map[string]int64{}, queue: map[string]map[string]waiter{}, granted: map[string]waiter{},
-		entry: inventory.KV{Key: inventory.KeyBudget}, limits: inventory.KV{Key: inventory.KeyLimits}, in: inventory.DefaultLimits()}
+		entry: inventory.KV{Key: inventory.KeyBudget}, limits: inventory.KV{Key: inventory.KeyLimits}, in: inventory.DefaultLimits(),
+		breaker: inventory.KV{Key: inventory.KeyBreaker}, fleet: map[string]bool{}, unwell: map[string]inventory.Unwell{}}
 	for _, a := range inventory.ActivityList {
 		b.queue[a] = map[string]waiter{}
 	}
@@ -52,6 +61,7 @@ func (l *Loop) recount() {
 	}
 	b.take(l.Copy.One(inventory.KeyBudget))
 	b.take(l.Copy.One(inventory.KeyLimits))
+	b.take(l.Copy.One(inventory.KeyBreaker))
 	l.budget = b
 }
 
@@ -73,7 +83,9 @@ func (b *budget) take(kv inventory.KV) {
 	case kv.Key == inventory.KeyBudget && kv.Mod > b.entry.Mod:
 		b.entry = kv
 	case kv.Key == inventory.KeyLimits && kv.Mod > b.limits.Mod:
-		b.limits, b.in = kv, inventory.LimitsIn(kv)
+		b.limits, b.in, b.suspect = kv, inventory.LimitsIn(kv), true
+	case kv.Key == inventory.KeyBreaker && kv.Mod > b.breaker.Mod:
+		b.breaker, b.open, b.pending, b.suspect = kv, inventory.BreakerIn(kv), inventory.Breaker{}, true
 	case len(p) == 3 && p[0] == "nodes" && p[2] == "spec":
 		if d, err := inventory.Decode[inventory.Spec](kv); err == nil {
 			b.use.SetRack(p[1], d.V.Rack)
@@ -82,7 +94,19 @@ func (b *budget) take(kv inventory.KV) {
 		if d, err := inventory.Decode[inventory.NodeState](kv); err == nil {
 			b.use.SetState(p[1], d.V)
 			b.mods[p[1]] = kv.Mod
+			b.health(p[1], d.V)
 		}
+	}
+}
+
+// health notes whether a node is of the fleet, and that it became unhealthy.
+func (b *budget) health(id string, st inventory.NodeState) {
+	delete(b.fleet, id)
+	if inventory.InFleet(st.State) {
+		b.fleet[id] = true
+	}
+	if u := st.Unwell; u.Since.After(b.unwell[id].Since) {
+		b.unwell[id], b.suspect = u, true
 	}
 }
 

@@ -1,6 +1,7 @@
 package provisioner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -35,13 +36,17 @@ type Loop struct {
 	Since func(node string) time.Time // when it took the shard; nil: always had it
 	Go    func(act func())            // runs an act beside the loop; nil: in a goroutine. A simulation has its own way
 
-	budget *budget // of the deciding goroutine alone
+	budget *budget // this, clock and alive are of the deciding goroutine alone
+	clock  clock
+	alive  bucket
 
 	started time.Time
 	wake    chan struct{}
 	mu      sync.Mutex
 	nodes   map[string]*track
 	pulse   Pulse
+	timed   int    // nodes with a deadline
+	still   string // why all deadlines stand still
 }
 
 // track is what the loop remembers of one node; all of it can be lost.
@@ -53,8 +58,9 @@ type track struct {
 	at       time.Time // when
 	next     time.Time // decide again at the latest
 	dirty    bool
-	waitRev  int64 // a write of ours that the copy does not show yet
-	counting time.Time
+	waitRev  int64         // a write of ours that the copy does not show yet
+	counting time.Duration // what the clock showed when the node's time was last counted
+	timed    bool
 	failing  time.Duration // pause after a failed write
 }
 
@@ -94,6 +100,7 @@ func (l *Loop) Init() {
 	defer l.mu.Unlock()
 	if l.nodes == nil {
 		l.started, l.nodes, l.wake = l.Now(), map[string]*track{}, make(chan struct{}, 1)
+		l.clock.awake = l.started
 	}
 }
 
@@ -122,6 +129,8 @@ func (l *Loop) Changed(b inventory.Batch) {
 			if e.KV.Key == inventory.KeyLimits {
 				l.touchAll()
 			}
+		case "breakers":
+			l.touchAll()
 		}
 	}
 }
@@ -143,6 +152,7 @@ func (l *Loop) Round(ctx context.Context) {
 	if l.budget == nil {
 		l.recount()
 	}
+	l.keepTime(ctx)
 	l.grant()
 	defer l.grant() // whoever queued up in this round may go on in the next
 	for _, id := range l.Copy.Nodes() {
@@ -153,6 +163,27 @@ func (l *Loop) Round(ctx context.Context) {
 			l.one(ctx, id)
 		} else {
 			l.stand(id)
+		}
+	}
+}
+
+// keepTime brings the clock of deadlines up to now.
+func (l *Loop) keepTime(ctx context.Context) {
+	l.mu.Lock()
+	timed := l.timed > 0
+	l.mu.Unlock()
+	l.tick(ctx, timed)
+	l.mu.Lock()
+	l.still = l.clock.stopped
+	l.mu.Unlock()
+}
+
+func (l *Loop) setTimed(n *track, timed bool) {
+	if n.timed != timed {
+		n.timed = timed
+		l.timed--
+		if timed {
+			l.timed += 2
 		}
 	}
 }
@@ -170,17 +201,22 @@ func (l *Loop) stand(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.nodeLocked(id)
-	n.counting, n.dirty, n.decided = l.Now(), true, Decision{}
+	l.setTimed(n, false)
+	n.counting, n.dirty, n.decided = l.clock.ran, true, Decision{}
 }
 
 // one decides about one node, again and again while it writes, so that a node never waits for the next tick.
 func (l *Loop) one(ctx context.Context, id string) {
 	for range 16 {
+		l.watchBreaker(ctx)
 		in, due := l.input(id)
 		if !due {
 			return
 		}
 		d := Decide(in)
+		if d.Liveness != "" && !l.alive.take(in.Now, l.Copy, in.View.Avail.Exists()) {
+			d = wait(200*time.Millisecond, "%s; to be written when the storm of such writes allows", d.Say)
+		}
 		l.budget.decided(in.View, d)
 		if !l.apply(ctx, in, d) {
 			return
@@ -200,13 +236,12 @@ func (l *Loop) input(id string) (Input, bool) {
 	rev := l.Copy.Rev()
 	v := inventory.View(l.Copy, id)
 	if v.State.V.Seq != n.seq { // a new chapter: results and reports of the one before do not count
-		n.seq, n.seen.Results, n.seen.Counted, n.counting = v.State.V.Seq, map[Act]Result{}, 0, now
+		n.seq, n.seen.Results, n.seen.Counted, n.counting = v.State.V.Seq, map[Act]Result{}, 0, l.clock.ran
 	}
-	// Only time in which we looked counts towards a deadline: a pause of ours costs the node nothing.
-	if d := now.Sub(n.counting); d > 0 && n.decided.Still == "" {
-		n.seen.Counted += min(d, 2*time.Minute)
+	if n.decided.Still == "" {
+		n.seen.Counted += l.clock.ran - n.counting
 	}
-	n.counting = now
+	n.counting = l.clock.ran
 	n.dirty = false
 	seen := n.seen
 	seen.Results = make(map[Act]Result, len(n.seen.Results))
@@ -217,7 +252,7 @@ func (l *Loop) input(id string) (Input, bool) {
 	if n.since.After(started) {
 		started = n.since // silence before we had the shard is nobody's fault either
 	}
-	return Input{Now: now, Started: started, View: v, Rev: rev, Seen: seen, ID: l.NewID(), Nonce: l.NewNonce(), Rules: l.Rules,
+	return Input{Now: now, Started: started, Awake: later(l.clock.since(now), n.since), Breaker: l.budget.breakerNow(), View: v, Rev: rev, Seen: seen, ID: l.NewID(), Nonce: l.NewNonce(), Rules: l.Rules,
 		Turn: l.budget.turn(v), Holder: func(kind, value string) string { return ledger.Holder(l.Copy, kind, value) }}, true
 }
 
@@ -232,6 +267,9 @@ func (l *Loop) apply(ctx context.Context, in Input, d Decision) bool {
 			l.Log.Error("a budget cannot be written", "node", v.ID, "err", err)
 			return false
 		}
+	}
+	if d.Starts {
+		d.Change.If = append(d.Change.If, inventory.Unchanged(l.budget.breaker))
 	}
 	wrote := true
 	switch {
@@ -260,13 +298,21 @@ func (l *Loop) apply(ctx context.Context, in Input, d Decision) bool {
 	default:
 		wrote = false
 	}
-	if err == nil && d.Enters != "" {
-		l.budget.entered(v, becomes(v, d), rev)
+	if wrote {
+		l.clock.result(l.Now(), err)
+	}
+	if err == nil && wrote {
+		if d.Enters != "" {
+			l.budget.entered(v, becomes(v, d), rev)
+		}
+		l.budget.fellIll(v, d, in.Now)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.nodeLocked(v.ID)
 	n.decided, n.at = d, in.Now
+	_, timed := Left(in)
+	l.setTimed(n, timed)
 	switch {
 	case err != nil:
 		n.next = in.Now.Add(l.failed(n, v, d, err))
@@ -367,10 +413,11 @@ func (l *Loop) nodeLocked(id string) *track {
 	since := l.since(id)
 	if n == nil || !n.since.Equal(since) { // what another hold saw and counted is worth nothing to this one
 		was := n
-		n = &track{since: since, dirty: true, counting: l.Now()}
+		n = &track{since: since, dirty: true, counting: l.clock.ran}
 		n.seen.Results = map[Act]Result{}
 		if was != nil {
 			n.seen.Busy = was.seen.Busy
+			l.setTimed(was, false)
 		}
 		l.nodes[id] = n
 	}
@@ -413,6 +460,8 @@ type Live struct {
 	Heard    time.Time
 	Left     time.Duration // of the state's deadline
 	Timed    bool
+	Still    string // why the deadline stands still; "" while it runs
+	Held     bool   // the open breaker holds it up
 }
 
 // Live tells it; the zero value when nothing is known yet.
@@ -427,6 +476,7 @@ func (l *Loop) Live(id string) Live {
 	}
 	out := Live{Say: n.decided.Say, Since: n.at, Progress: n.seen.Progress, Heard: n.seen.Heard}
 	out.Left, out.Timed = Left(Input{View: v, Seen: n.seen})
+	out.Still, out.Held = cmp.Or(n.decided.Still, l.still), n.decided.Held
 	if _, known := lifecycle.Get(v.State.V.State); !known {
 		out.Say = Decide(Input{View: v, Rules: l.Rules}).Say
 	}

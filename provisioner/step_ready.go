@@ -12,18 +12,19 @@ func stepReady(in Input) Decision {
 	v, st := in.View, in.View.State.V
 	silence, lost := orElse(in.Rules.Silence, time.Minute), orElse(in.Rules.Lost, 5*time.Minute)
 	quiet := in.Now.Sub(lastHeard(in))
+	gone := in.Now.Sub(later(lastHeard(in), in.Awake)) // what passed while nothing could be done is not held against it
 	heard := in.Seen.Session == v.Session.V.ID && !in.Seen.Heard.IsZero()
 	switch {
 	case v.Session.V.Phase != inventory.SessionRedeemed || v.Session.V.Generation != st.Generation:
 		return leaveReady(in, "it has no running boot session")
 	case in.Seen.AskedBoot.After(v.Session.V.Redeemed.Add(time.Second)) && in.Seen.AskedBoot.After(in.Seen.Heard):
 		return leaveReady(in, "it booted again by itself")
-	case quiet >= lost:
-		return leaveReady(in, "its agent has been silent for "+quiet.Round(time.Second).String())
 	case quiet >= silence && st.Alive != inventory.Silent:
 		return alive(in, inventory.Silent)
+	case gone >= lost:
+		return leaveReady(in, "its agent has been silent for "+quiet.Round(time.Second).String())
 	case quiet >= silence:
-		return wait(lost-quiet, "its agent has been silent for %v; inspected again after %v", quiet.Round(time.Second), lost)
+		return wait(lost-gone, "its agent has been silent for %v; inspected again after %v", quiet.Round(time.Second), lost)
 	case !heard:
 		return wait(silence-quiet, "waiting for its agent to speak again")
 	case st.Alive != inventory.Alive || st.BootID != in.Seen.BootID:
@@ -56,7 +57,7 @@ func leaveReady(in Input, why string) Decision {
 
 // alive writes that liveness changed; heartbeats themselves are never written.
 func alive(in Input, word string) Decision {
-	d := Decision{Note: true, Say: "its agent is " + word, Change: change("its agent is " + word)}
+	d := Decision{Note: true, Liveness: word, Say: "its agent is " + word, Change: change("its agent is " + word)}
 	d.Change.Edit = func(st *inventory.NodeState) {
 		st.Alive = word
 		if word == inventory.Alive {

@@ -39,6 +39,8 @@ func decideWish(in Input) (Decision, bool) {
 		switch {
 		case err != nil:
 			return answer(in, w, inventory.Refused, fmt.Sprintf("a node that is %s cannot be asked to %s", st.State, w.V.Verb)), true
+		case in.Breaker.Open && lifecycle.Starts(ev):
+			return answer(in, w, inventory.Refused, breakerFix(in)), true
 		case ev == lifecycle.Approve && !in.View.SKU.Exists():
 			return answer(in, w, inventory.Refused, fmt.Sprintf("its SKU %q is not declared in site.yaml", in.View.Spec.V.SKU)), true
 		case ev == lifecycle.Approve && in.View.Spec.V.BMC.Addr == "":
@@ -77,6 +79,8 @@ func power(in Input, w inventory.Doc[inventory.Wish], a Act) Decision {
 	}
 	r, have := in.Seen.Results[a]
 	switch {
+	case in.View.State.V.Work.Phase != phasePower && in.Breaker.Open:
+		return answer(in, w, inventory.Refused, breakerFix(in))
 	case in.View.State.V.Work.Phase != phasePower: // counted like every other power act
 		return phase(in, phasePower, "power %s for %s", w.V.Arg, w.V.Actor)
 	case in.Seen.Busy != "":
@@ -87,6 +91,11 @@ func power(in Input, w inventory.Doc[inventory.Wish], a Act) Decision {
 		return answer(in, w, inventory.Refused, r.Err.Error())
 	}
 	return answer(in, w, inventory.DoneOK, "power is "+r.Power+", confirmed")
+}
+
+// breakerFix says why a wish is refused, and what to do.
+func breakerFix(in Input) string {
+	return in.Breaker.Words() + "; find the cause, then: hostler breaker close --reason TEXT"
 }
 
 // answer writes the answer into the wish, as a line of the node's history.

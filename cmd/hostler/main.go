@@ -101,7 +101,7 @@ func codeOf(status int) int {
 
 func (a *app) root() *cobra.Command {
 	root := group("hostler", "Look after a fleet of rented servers", a.node(), a.why(), a.claim(), a.image(), a.manifest(), a.cert(),
-		a.audit(), a.boot(), a.bmc(), a.doctor(), a.watch(), a.lifecycle(), a.login(), a.token(), a.version())
+		a.audit(), a.boot(), a.bmc(), a.breaker(), a.doctor(), a.watch(), a.lifecycle(), a.login(), a.token(), a.version())
 	root.Long = "Look after a fleet of rented servers.\n\nHOSTLER_URL says where hostlerd is (" + client.DefaultURL +
 		"),\nHOSTLER_TOKEN_FILE which token to use (" + client.DefaultTokenFile + ").\n\n" +
 		"A SELECTOR is names, ids, serials, MACs, ranges like gpu[001-072], and\nrack=…, sku=…, state=…, joined by commas.\n\n" +

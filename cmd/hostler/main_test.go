@@ -64,7 +64,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"store": storeCmd, "handover": handoverCmd, "settle": settleCmd, "offer": offerCmd, "disk": diskCmd, "container": containerCmd,
 			"trust": trustCmd, "spoil": spoilCmd, "edit": editCmd, "forge": forgeCmd, "unseen": unseenCmd, "hash": hashCmd, "doctor": doctorCmd,
-			"audited": auditedCmd,
+			"audited": auditedCmd, "trip": tripCmd,
 		},
 	})
 }
@@ -94,6 +94,13 @@ func storeCmd(ts *testscript.TestScript, _ bool, args []string) {
 		return
 	}
 	s.Store.SetFault(func(memstore.Call) error { return fmt.Errorf("etcd at 127.0.0.1:2379: %w", inventory.ErrUnavailable) })
+}
+
+// trip CAUSE: the breaker opens.
+func tripCmd(ts *testscript.TestScript, _ bool, args []string) {
+	s, _ := theSite(ts)
+	_, err := s.Server.Ledger.OpenBreaker(context.Background(), inventory.KV{}, inventory.Breaker{Since: time.Now(), Cause: args[0], By: "hostlerd", Counted: 7, Allowed: 5})
+	ts.Check(err)
 }
 
 // handover NODE: the image is written and entered, the tenant's system answers.

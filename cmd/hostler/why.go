@@ -37,6 +37,9 @@ func (a *app) whyText(w api.Why) {
 		if w.AtDeadline != "" {
 			left += ", then " + string(w.AtDeadline)
 		}
+		if w.Still != "" {
+			left += "; stands still: " + w.Still
+		}
 		field(out, "deadline", left)
 	}
 	for _, e := range w.Next {

@@ -208,7 +208,7 @@ func (d *daemon) api() http.Handler {
 
 func (d *daemon) live(node string) api.Live {
 	l := d.loop.Live(node)
-	out := api.Live{Say: l.Say, Progress: l.Progress, Heard: l.Heard}
+	out := api.Live{Say: l.Say, Progress: l.Progress, Heard: l.Heard, Still: l.Still, Held: l.Held}
 	if l.Timed {
 		left := inventory.Duration(l.Left.Round(time.Second))
 		out.Left = &left

@@ -77,6 +77,8 @@ func serve(ctx context.Context, c Config, log *slog.Logger) error {
 	defer closeStore()
 	d := &daemon{cfg: c, log: log, keys: k, store: store, copy: inventory.NewCopy(), metrics: prometheus.NewRegistry(), started: time.Now(), ready: make(chan struct{})}
 	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "hostler_breaker_open",
+		Help: "1 while the site's breaker is open: no power or destructive act starts until a person closes it."}, d.breakerOpen))
 	if err := d.wire(); err != nil {
 		return err
 	}
@@ -136,6 +138,13 @@ func openStore(ctx context.Context, c Config, log *slog.Logger, g *errgroup.Grou
 		}
 	})
 	return e, func() { _ = e.Close() }, nil // the process ends
+}
+
+func (d *daemon) breakerOpen() float64 {
+	if inventory.BreakerIn(d.copy.One(inventory.KeyBreaker)).Open {
+		return 1
+	}
+	return 0
 }
 
 func newID() string { return ulid.Make().String() }

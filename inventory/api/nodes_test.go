@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -112,7 +113,7 @@ func TestStoreAway(t *testing.T) {
 		"put-credential": api.BMCLogin{User: "u", Password: "p"}, "check-image": api.SignedManifest{Manifest: []byte("x"), Signature: []byte("signed")},
 		"commit-image": api.SignedManifest{Manifest: []byte("\n"), Signature: []byte("signed")}, "claim": api.ClaimRequest{Reservation: "r", SKU: "x"},
 		"confirm-claim": api.Confirmation{Image: "x"}, "renew-claim": map[string]string{"hold": "1m"}, "release-claim": map[string]string{},
-		"clear-audit": api.AuditClearing{Reason: "x"}, "create-token": api.TokenRequest{Name: "x", Role: api.RoleReadonly}}
+		"clear-audit": api.AuditClearing{Reason: "x"}, "create-token": api.TokenRequest{Name: "x", Role: api.RoleReadonly}, "close-breaker": map[string]string{"reason": "x"}}
 	fill := strings.NewReplacer("{node}", "gpu001", "{wish}", "w", "{ref}", "r", "{image}", strings.Repeat("0", 64), "{digest}", strings.Repeat("0", 64), "{id}", "r-1", "{wipe}", "1", "{hash}", "ffffffff")
 	for _, r := range api.Routes {
 		code, b := call(t, s, admin, r.Method, fill.Replace(r.Path), bodies[r.Name])
@@ -159,6 +160,51 @@ func TestImageUpload(t *testing.T) {
 	}
 	if l := get[api.ImageList](t, s, admin, "GET", "/v1/images", nil); len(l.Images) != 1 {
 		t.Errorf("%+v", l)
+	}
+}
+
+// With the breaker open what would start something is refused with the fix, what stops something is not; closing needs a
+// technician and a reason.
+func TestBreaker(t *testing.T) {
+	s := site(t)
+	s.Ready(t, "gpu001")
+	s.Discover(t, "gpu002")
+	tech, rental := s.Token(t, api.RoleTechnician, ""), s.Token(t, api.RoleRental, "acme")
+	if b := get[api.BreakerStatus](t, s, tech, "GET", "/v1/breaker", nil); b.Breaker.Open || b.Nodes != 1 || b.Allowed != 5 || len(b.AtOnce) != 2 || b.AtOnce[0].Limit != 20 {
+		t.Errorf("%+v", b)
+	}
+	if code, b := call(t, s, tech, "POST", "/v1/breaker/close", map[string]string{"reason": "x"}); code != http.StatusConflict || !strings.Contains(string(b), "not open") {
+		t.Errorf("closed already: %d %s", code, b)
+	}
+	op, err := inventory.Encode(inventory.KeyBreaker, inventory.Breaker{Schema: 1, Open: true, Since: time.Now(), Cause: "7 of 20 nodes"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Store.Commit(t.Context(), inventory.Txn{Then: []inventory.Op{op}}); err != nil {
+		t.Fatal(err)
+	}
+	if b := get[api.BreakerStatus](t, s, tech, "GET", "/v1/breaker", nil); !b.Breaker.Open {
+		t.Errorf("%+v", b)
+	}
+	for path, body := range map[string]any{"/v1/nodes/gpu001/wishes": api.WishRequest{Verb: "power", Arg: "cycle"}, "/v1/nodes/gpu002/approve": api.Approval{SKU: "virtual"}} {
+		code, b := call(t, s, tech, "POST", path, body)
+		if code != http.StatusConflict || !strings.Contains(string(b), "the breaker is open since") || !strings.Contains(string(b), "hostler breaker close --reason") {
+			t.Errorf("%s: %d %s", path, code, b)
+		}
+	}
+	if code, b := call(t, s, tech, "POST", "/v1/nodes/gpu001/wishes", api.WishRequest{Verb: "quarantine", Reason: "smells"}); code != http.StatusOK {
+		t.Errorf("quarantine: %d %s", code, b)
+	}
+	for _, c := range []struct {
+		token, reason string
+		want          int
+	}{{rental, "x", http.StatusForbidden}, {tech, " ", http.StatusConflict}, {tech, "driver rolled back", http.StatusOK}} {
+		if code, b := call(t, s, c.token, "POST", "/v1/breaker/close", map[string]string{"reason": c.reason}); code != c.want {
+			t.Errorf("close with %q: %d %s", c.reason, code, b)
+		}
+	}
+	if b := get[api.BreakerStatus](t, s, tech, "GET", "/v1/breaker", nil).Breaker; b.Open || b.By != "test-technician" || b.Reason != "driver rolled back" {
+		t.Errorf("%+v", b)
 	}
 }
 

@@ -51,6 +51,9 @@ var Routes = []Route{
 	{"GET", "/v1/nodes/{node}/wishes", staff, "list-wishes", "List a node's wishes and their answers.", 0, do((*Server).listWishes)},
 	{"GET", "/v1/nodes/{node}/wishes/{wish}", staff, "show-wish", "Show one wish and its answer.", 0, do((*Server).showWish)},
 
+	{"GET", "/v1/breaker", staff, "show-breaker", "Whether the breaker is open, and how much goes on at once.", 0, do((*Server).showBreaker)},
+	{"POST", "/v1/breaker/close", hands, "close-breaker", "Close the breaker: the cause was found.", 0, do((*Server).closeBreaker)},
+
 	{"POST", "/v1/manifest", hands, "import-manifest", "Compare a CSV list of nodes with the record, or bring the record in line.", 8 * mib, do((*Server).importManifest)},
 	{"GET", "/v1/credentials", staff, "list-credentials", "List the names of the sealed BMC credentials.", 0, do((*Server).listCredentials)},
 	{"PUT", "/v1/credentials/{ref}", hands, "put-credential", "Seal a BMC user and password under a name. They are never given out.", 4096, do((*Server).putCredential)},

@@ -46,6 +46,8 @@ type Live struct {
 	Progress *inventory.Progress `json:"progress,omitempty"`
 	Heard    time.Time           `json:"heard,omitzero"` // when its agent last spoke
 	Left     *inventory.Duration `json:"deadline_left,omitempty"`
+	Still    string              `json:"deadline_still,omitempty"` // why the deadline stands still
+	Held     bool                `json:"held,omitempty"`           // the open breaker holds it up
 }
 
 // A Sealer encrypts to the daemon's own key, so that secrets are in the store only sealed (age).

@@ -24,6 +24,7 @@ type Why struct {
 	Allowed    inventory.Duration  `json:"allowed,omitempty"`
 	Left       inventory.Duration  `json:"left,omitempty" doc:"Of the deadline; only time in which it was worked on counts."`
 	Deadline   bool                `json:"deadline"`
+	Still      string              `json:"still,omitempty" doc:"Why the deadline stands still."`
 	AtDeadline inventory.State     `json:"at_deadline,omitempty" doc:"Where it goes when the deadline passes."`
 	Next       []Exit              `json:"next" doc:"Every way out of this state."`
 	Blocked    []string            `json:"blocked,omitempty" doc:"Why it cannot be rented."`
@@ -105,7 +106,10 @@ func (s *Server) Explain(v inventory.NodeView) Why {
 			w.Waits = l.Say
 		}
 		if l.Left != nil {
-			w.Deadline, w.Left = true, *l.Left
+			w.Deadline, w.Left, w.Still = true, *l.Left, l.Still
+		}
+		if l.Held {
+			w.Do = append([]string{"hostler breaker"}, w.Do...)
 		}
 	}
 	return w

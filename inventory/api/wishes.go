@@ -63,6 +63,11 @@ func (s *Server) wish(ctx context.Context, in *wishInput) (inventory.Wish, error
 	if err := allowed(v, q, vb); err != nil {
 		return inventory.Wish{}, err
 	}
+	if vb.event == "" || vb.event == lifecycle.Return {
+		if err := s.mayStart(); err != nil {
+			return inventory.Wish{}, err
+		}
+	}
 	return s.putWish(ctx, v, q)
 }
 
@@ -171,6 +176,9 @@ func (s *Server) approveOnce(ctx context.Context, in *approveInput) (inventory.W
 	}
 	if _, err := lifecycle.Find(v.State.V.State, lifecycle.Approve); err != nil {
 		return none, ledger.Refuse("hostler why "+v.Name(), "%s is %s: only a discovered node can be approved", v.Name(), v.State.V.State)
+	}
+	if err := s.mayStart(); err != nil {
+		return none, err
 	}
 	q, spec := in.Body, v.Spec.V
 	for _, f := range []struct {

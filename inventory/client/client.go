@@ -402,3 +402,13 @@ func (c *Client) AuditHistory(ctx context.Context, w io.Writer) error {
 func (c *Client) ClearAudit(ctx context.Context, word, reason string) (api.AuditCleared, error) {
 	return send[api.AuditCleared](ctx, c, "POST", "/v1/audit/"+url.PathEscape(word)+"/clear", api.AuditClearing{Reason: reason})
 }
+
+// Breaker shows the site's breaker and how much goes on at once.
+func (c *Client) Breaker(ctx context.Context) (api.BreakerStatus, error) {
+	return get[api.BreakerStatus](ctx, c, "/v1/breaker", nil)
+}
+
+// CloseBreaker closes it.
+func (c *Client) CloseBreaker(ctx context.Context, reason string) (inventory.Breaker, error) {
+	return send[inventory.Breaker](ctx, c, "POST", "/v1/breaker/close", map[string]string{"reason": reason})
+}

@@ -40,6 +40,7 @@ type Change struct {
 	Actor  string
 	Reason string
 	Cause  string                     // what set the node going, where the event alone does not say it ("alert X")
+	Unwell string                     // it became unhealthy with this, by what: counts towards the breaker
 	Edit   func(*inventory.NodeState) // last touch to the new state record
 	If     []inventory.Cond
 	Then   []inventory.Op
@@ -101,6 +102,10 @@ func (l *Ledger) move(v inventory.NodeView, ev lifecycle.Event, c Change) (inven
 	if lifecycle.Begins(ev) && !stays(edge) {
 		st.Cause = cmp.Or(c.Cause, string(ev))
 	}
+	if edge.To == inventory.Ready || edge.To == inventory.InUse || edge.From == inventory.Quarantined {
+		getWell(&st) // proven well, or somebody has looked
+	}
+	fallIll(&st, c, now)
 	if edge.EndClaim && v.Claim.Exists() && st.Taint != "" {
 		st.Instance = v.Claim.V.Instance
 	}
@@ -134,6 +139,16 @@ func (l *Ledger) move(v inventory.NodeView, ev lifecycle.Event, c Change) (inven
 	return t, l.write(&t, next, st, inventory.History{
 		Kind: "transition", From: old.State, To: edge.To, Event: string(ev), Reason: c.Reason, Actor: c.Actor}, now)
 }
+
+// fallIll notes that a node became unhealthy, unless it is so already; getWell that it is well again. When it began stays
+// in the record: the breaker counts it.
+func fallIll(st *inventory.NodeState, c Change, now time.Time) {
+	if c.Unwell != "" && (st.Unwell.Since.IsZero() || st.Unwell.Over) {
+		st.Unwell = inventory.Unwell{Since: now, By: c.Unwell}
+	}
+}
+
+func getWell(st *inventory.NodeState) { st.Unwell.Over = !st.Unwell.Since.IsZero() }
 
 // enter is the state record after taking the edge.
 func (l *Ledger) enter(v inventory.NodeView, e lifecycle.Edge, now time.Time) inventory.NodeState {
@@ -316,6 +331,10 @@ func (l *Ledger) Note(ctx context.Context, v inventory.NodeView, c Change) (int6
 	if c.Edit != nil {
 		c.Edit(&st)
 	}
+	if st.Alive == inventory.Alive && v.State.V.Alive != inventory.Alive && st.State != inventory.Quarantined {
+		getWell(&st)
+	}
+	fallIll(&st, c, now)
 	t := inventory.Txn{If: append(c.If, l.term(v.ID)...), Then: c.Then}
 	next := v
 	if err := l.carry(&t, &next, lifecycle.Edge{}, c, now); err != nil {

@@ -60,6 +60,16 @@ var begins = []Event{Approve, Adopt, Recheck, Lost, Rollout, Confirm, Release, D
 // Begins says whether an event is itself the cause of what follows.
 func Begins(ev Event) bool { return slices.Contains(begins, ev) }
 
+// starts are the events that lead to a power or destructive act: with the breaker open no node takes them. The others
+// record what is (a step's end, a reservation that expired, a node put aside).
+var starts = []Event{Approve, Recheck, Lost, Rollout, DrainNow, Service, Reinstall, Return, Repaired, Retire, SeenAgain, Timeout}
+
+// Starts says whether an event is one of those that an open breaker holds up.
+func Starts(ev Event) bool { return slices.Contains(starts, ev) }
+
+// Urgent says whether what a cause set going waits for no breaker: an emergency.
+func Urgent(cause string) bool { return cause == string(Emergency) }
+
 // Who may make a node take an edge.
 type Who string
 

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"html/template"
 	"net/http"
+	"strings"
 
 	"github.com/hostler-project/hostler/inventory/api"
 )
@@ -115,7 +116,10 @@ func (h *handler) noticed(ctx context.Context, v view) view {
 	if err := h.pulse.check(ctx, h.API.Store, h.every()); err != nil {
 		text = "The store does not answer. This is the record as it was when it last did; nothing new is started meanwhile."
 	}
-	v.Parts = append(v.Parts, part{ID: "notice", Template: "notice", Data: text})
+	if b := h.API.Breaker(); b.Open {
+		text += " No power or destructive act starts: " + b.Words() + ". Only a person closes it: hostler breaker."
+	}
+	v.Parts = append(v.Parts, part{ID: "notice", Template: "notice", Data: strings.TrimSpace(text)})
 	return v
 }
 

@@ -399,6 +399,28 @@ func TestAStoreThatIsAwayIsTold(t *testing.T) {
 	}
 }
 
+func TestAnOpenBreakerIsTold(t *testing.T) {
+	h := open(t)
+	h.login(t)
+	h.Ready(t, "gpu001")
+	op, err := inventory.Encode(inventory.KeyBreaker, inventory.Breaker{Schema: 1, Open: true, Since: time.Now(), Cause: "monitoring lost: 7 of 20 nodes <b>"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := h.Store.Commit(t.Context(), inventory.Txn{Then: []inventory.Op{op}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Server.Copy.Reach(t.Context(), r.Rev); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/", "/nodes/gpu001"} {
+		if _, page, _ := h.get(t, path); !strings.Contains(page, "No power or destructive act starts: the breaker is open since") || !strings.Contains(page, "monitoring lost: 7 of 20 nodes &lt;b&gt;") || !strings.Contains(page, "hostler breaker") {
+			t.Errorf("%s does not tell", path)
+		}
+	}
+}
+
 func TestNothingIsChangedFromHere(t *testing.T) {
 	h := open(t)
 	h.login(t)
