@@ -114,6 +114,8 @@ var (
 	ErrCompacted = errors.New("inventory: that revision is compacted")
 	// ErrNoSpace says that the store refuses writes because its quota is full; deletes still work.
 	ErrNoSpace = errors.New("inventory: the store is full (etcd NOSPACE): hostlerd store recover gives it its space back")
+	// ErrBehind says that the store has lost writes that were seen in it: nothing is written until a person has decided.
+	ErrBehind = errors.New("inventory: safe mode")
 )
 
 // Probe asks whether the store takes writes, without a write: a transaction whose condition never holds, with a put that

@@ -34,12 +34,19 @@ func (d *daemon) doctor(context.Context) doctor.Report {
 	p := d.loop.Pulse()
 	f.Reconciler = doctor.Reconciler{Last: p.Last, Longest: p.Longest}
 	d.copy.Frozen(func(r inventory.Reader) {
-		f.Shards = doctor.Shards{Total: inventory.Shards, Held: len(r.Under(inventory.PrefixShards))}
-		f.Shards.Nobody = f.Shards.Total - f.Shards.Held
+		f.Shards = doctor.Shards{Total: inventory.Shards, Nobody: inventory.Shards - len(r.Under(inventory.PrefixShards))}
 		if b, err := inventory.Decode[inventory.Backup](r.One(inventory.KeyBackup)); err == nil {
 			f.Backup = b.V.Time
 		}
 	})
+	f.Shards.Held = d.elector.Shards()
+	f.Audit.Known = true
+	for _, b := range d.auditor.Verdict().Broken {
+		f.Audit.Broken = append(f.Audit.Broken, b.Error())
+		if f.Audit.Since.IsZero() || b.Found.Before(f.Audit.Since) {
+			f.Audit.Since = b.Found
+		}
+	}
 	f.Breaker, f.Restored = d.afterRestore()
 	f.References = d.references(&f.Keys)
 	d.monitor.fill(&f)

@@ -59,7 +59,7 @@ func (m *monitor) look(ctx context.Context, deep bool) {
 	m.tryWrite(ctx)
 	ctx, stop := context.WithTimeout(ctx, lookFor)
 	defer stop()
-	s, ok := m.store.(membered)
+	s, ok := beneath(m.store).(membered)
 	if ok {
 		m.askMembers(ctx, s)
 	}
@@ -74,7 +74,7 @@ func (m *monitor) tryWrite(ctx context.Context) {
 	defer stop()
 	begin := m.now()
 	err := inventory.Probe(try, m.store)
-	w := doctor.Write{At: begin, Took: m.now().Sub(begin), Full: errors.Is(err, inventory.ErrNoSpace)}
+	w := doctor.Write{At: begin, Took: m.now().Sub(begin), Full: errors.Is(err, inventory.ErrNoSpace), Safe: errors.Is(err, inventory.ErrBehind)}
 	if ctx.Err() != nil {
 		return // the daemon ends
 	}

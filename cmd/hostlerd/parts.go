@@ -48,7 +48,7 @@ type part struct {
 
 // listen opens every listener and gives the parts that serve them.
 func (d *daemon) listen(ctx context.Context) ([]part, error) {
-	parts := []part{{name: "reconciler", run: d.reconcile}, {name: "auditor", run: d.auditor.Run}, {"monitor", d.monitor.run, true}}
+	parts := []part{{name: "reconciler", run: d.reconcile}, {name: "auditor", run: d.auditor.Run}, {"monitor", d.monitor.run, true}, {name: "witness", run: d.witness.run}}
 	l, err := net.Listen("tcp", d.cfg.API.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("api: %w (is another hostlerd running?)", err)
@@ -219,15 +219,27 @@ func (d *daemon) live(node string) api.Live {
 // reconcile declares what the configuration says, takes the shards, and moves nodes. A store that is away or full at the
 // start is waited for, like later.
 func (d *daemon) reconcile(ctx context.Context) error {
-	for {
-		err := d.begin(ctx)
+	for told := ""; ; {
+		err := d.witness.check(ctx)
+		if err == nil {
+			err = d.begin(ctx)
+		}
 		if err == nil {
 			return d.move(ctx)
 		}
-		if !errors.Is(err, inventory.ErrUnavailable) && !errors.Is(err, inventory.ErrNoSpace) || ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
+			return err
+		case errors.Is(err, inventory.ErrBehind):
+			if told != err.Error() {
+				d.log.Error("no node is moved and nothing is written: hostlerd restore FILE, from a backup, or hostlerd store acknowledge", "err", err)
+			}
+		case errors.Is(err, inventory.ErrUnavailable), errors.Is(err, inventory.ErrNoSpace):
+			d.log.Warn("the store takes no writes; no node is moved until it does", "err", err)
+		default:
 			return err
 		}
-		d.log.Warn("the store takes no writes; no node is moved until it does", "err", err)
+		told = err.Error()
 		select {
 		case <-ctx.Done():
 			return nil

@@ -94,6 +94,10 @@ func (r *restoring) run(cmd *cobra.Command, c Config) error {
 		}
 		fmt.Fprintln(out, "done. Now: systemctl start hostlerd; hostler doctor; ask the tenants named above; then hostler breaker close --reason TEXT")
 	}
+	// What the daemon remembers of the lost store is no reason any more not to go on.
+	if err := os.Remove(filepath.Join(c.Data, seenFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("restore: %w", err)
+	}
 	return nil
 }
 

@@ -372,6 +372,103 @@ func TestRestoreOfACluster(t *testing.T) {
 	}
 }
 
+// The store of a site is replaced by an older copy behind its daemon's back (a lone member that lost what it had not yet
+// written to the disk looks the same): the daemon reads on and writes nothing, says why, and goes on when a person has
+// acknowledged it, as after a restore. Nothing of what it did not see in the store is believed.
+func TestStoreThatWentBack(t *testing.T) {
+	c := config(t)
+	var log buffer
+	stop := start(t, c, &log)
+	admin := token(c)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(c.Data, "etcd")
+	older := filepath.Join(t.TempDir(), "older")
+	must(t, os.CopyFS(older, os.DirFS(folder)))
+	stop = start(t, c, &log)
+	for i := range 3 {
+		if code, text := call(t, c, "POST", "/v1/tokens", fmt.Sprintf(`{"name":"kim%d","role":"technician","ttl":"1h"}`, i), admin); code != 200 {
+			t.Fatalf("%d %s", code, text)
+		}
+	}
+	if out, err := runCommand(t, c, "", "store", "acknowledge", "--yes"); err == nil || !strings.Contains(err.Error(), "nothing to acknowledge") {
+		t.Errorf("acknowledging what did not happen: %v: %s", err, out)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	must(t, os.RemoveAll(folder))
+	must(t, os.CopyFS(folder, os.DirFS(older)))
+
+	stop = start(t, c, &log) // reads are answered
+	write := func() (int, string) {
+		return call(t, c, "POST", "/v1/tokens", `{"name":"ann","role":"technician","ttl":"1h"}`, admin)
+	}
+	eventually(t, "safe mode", 10*time.Second, func() bool {
+		code, text := write()
+		return code == 503 && strings.Contains(text, "went back from revision") && strings.Contains(text, "hostlerd store acknowledge")
+	})
+	degraded(t, c, "went back from revision", "hostlerd store acknowledge")
+	if code, _ := call(t, c, "GET", "/v1/nodes", "", admin); code != 200 {
+		t.Errorf("a read in safe mode: %d", code)
+	}
+	s, err := openRunning(t.Context(), c)
+	must(t, err)
+	before := everything(t, s)
+	if out, err := runCommand(t, c, "n\n", "store", "acknowledge"); err == nil || !strings.Contains(out, "went back from revision") {
+		t.Errorf("told no: %v: %s", err, out)
+	}
+	if after := everything(t, s); after.Rev != before.Rev {
+		t.Errorf("in safe mode the store went from revision %d to %d", before.Rev, after.Rev)
+	}
+	if out, err := runCommand(t, c, "", "store", "acknowledge", "--yes"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	eventually(t, "it goes on by itself", 10*time.Second, func() bool { code, _ := write(); return code == 200 })
+	kv, err := s.Get(t.Context(), inventory.KeyBreaker)
+	if err != nil || !strings.Contains(string(kv.Value), `"open":true`) || !strings.Contains(string(kv.Value), "acknowledged") {
+		t.Errorf("the breaker: %s, %v", kv.Value, err)
+	}
+	must(t, s.Close())
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	start(t, c, &log)
+	if code, text := write(); code != 200 && code != 409 {
+		t.Errorf("after another start: %d %s", code, text)
+	}
+}
+
+// An etcd folder that is gone is no new site.
+func TestStoreThatIsEmpty(t *testing.T) {
+	c := config(t)
+	var log buffer
+	stop := start(t, c, &log)
+	must(t, stop())
+	must(t, os.RemoveAll(filepath.Join(c.Data, "etcd")))
+	ctx, end := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- serve(ctx, c, slog.New(slog.NewTextHandler(&log, nil))) }()
+	eventually(t, "it says that the store is empty", 15*time.Second, func() bool {
+		_, text := call(t, c, "GET", "/healthz", "", "")
+		return strings.Contains(text, "the store is empty")
+	})
+	if _, err := runCommand(t, c, "", "store", "acknowledge", "--yes"); err == nil || !strings.Contains(err.Error(), "to begin from nothing") {
+		t.Errorf("acknowledged: %v", err)
+	}
+	s, err := openRunning(t.Context(), c)
+	must(t, err)
+	if all := everything(t, s); len(all.KVs) > 0 {
+		t.Errorf("%s was written into an empty store", all.KVs[0].Key)
+	}
+	must(t, s.Close())
+	end()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

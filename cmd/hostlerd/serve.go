@@ -50,6 +50,7 @@ type daemon struct {
 	segments []dhcp.Segment
 	metrics  *prometheus.Registry
 	monitor  *monitor
+	witness  *witness
 	started  time.Time
 	ready    chan struct{} // closed when the copy is filled
 	auditor  *audit.Auditor
@@ -75,7 +76,8 @@ func serve(ctx context.Context, c Config, log *slog.Logger) error {
 		return err
 	}
 	defer closeStore()
-	d := &daemon{cfg: c, log: log, keys: k, store: store, copy: inventory.NewCopy(), metrics: prometheus.NewRegistry(), started: time.Now(), ready: make(chan struct{})}
+	w := newWitness(c, store, log)
+	d := &daemon{cfg: c, log: log, keys: k, store: w, witness: w, copy: inventory.NewCopy(), metrics: prometheus.NewRegistry(), started: time.Now(), ready: make(chan struct{})}
 	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "hostler_breaker_open",
 		Help: "1 while the site's breaker is open: no power or destructive act starts until a person closes it."}, d.breakerOpen))

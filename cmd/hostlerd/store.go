@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/hostler-project/hostler/inventory"
+	"github.com/hostler-project/hostler/inventory/backup"
 	"github.com/hostler-project/hostler/inventory/etcd"
 )
 
@@ -47,8 +50,55 @@ func storeCommands(path *string) *cobra.Command {
 		}}
 	recover.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	store := &cobra.Command{Use: "store", Short: "Care for the store of a site"}
-	store.AddCommand(recover)
+	store.AddCommand(recover, acknowledgeCommand(path))
 	return store
+}
+
+func acknowledgeCommand(path *string) *cobra.Command {
+	var yes bool
+	c := &cobra.Command{Use: "acknowledge", Short: "Go on with a store that has lost writes (safe mode), as after a restore", Args: cobra.NoArgs,
+		Long: "hostlerd writes nothing (safe mode) when the store stands behind what was seen of it: writes that were acknowledged are lost. A backup\n" +
+			"that is younger is the better way out (hostlerd restore). This goes on with what is there, and trusts it as little as a backup:\n" +
+			"a new era, every node that is not its tenant's is cut off and erased, and the breaker stays open until a person closes it.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := loadConfig(*path)
+			if err != nil {
+				return err
+			}
+			s, err := openRunning(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = s.Close() }() // the process ends
+			w := newWitness(c, s, slog.New(slog.DiscardHandler))
+			switch err := w.check(cmd.Context()); {
+			case err == nil:
+				return errors.New("the store stands where it was seen: there is nothing to acknowledge")
+			case !errors.Is(err, inventory.ErrBehind):
+				return err
+			}
+			out := cmd.OutOrStdout()
+			fmt.Fprintln(out, w.safeMode())
+			r := backup.Restore{Store: s, Now: time.Now, NewID: newID, Cause: "acknowledged: " + w.safeMode(),
+				Manifest: backup.Manifest{Time: w.last.Time, Revision: w.last.Revision}, Lost: w.last.Era}
+			plan, err := r.Plan(cmd.Context())
+			if err != nil {
+				return fmt.Errorf("%w; to begin from nothing: stop hostlerd and remove %s", err, w.path)
+			}
+			for _, line := range plan.Words() {
+				fmt.Fprintln(out, " ", line)
+			}
+			if err := sure(cmd, yes); err != nil {
+				return err
+			}
+			if err := r.Apply(cmd.Context(), plan); err != nil {
+				return err
+			}
+			fmt.Fprintln(out, "done: hostlerd goes on by itself. hostler doctor; ask the tenants named above; then hostler breaker close --reason TEXT")
+			return nil
+		}}
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return c
 }
 
 // openRunning reaches the store of a site that runs: the cluster, or the client port of the etcd inside hostlerd.

@@ -37,6 +37,8 @@ func (s *Server) problem(who Identity, err error) *Problem {
 		return problem(http.StatusServiceUnavailable, "wait, or look at etcd: nothing is started while it is away", "%v", err)
 	case errors.Is(err, inventory.ErrNoSpace):
 		return problem(http.StatusServiceUnavailable, "hostlerd store recover --config site.yaml gives it its space back; nothing is lost meanwhile", "%v", err)
+	case errors.Is(err, inventory.ErrBehind):
+		return problem(http.StatusServiceUnavailable, "hostlerd restore FILE, from a backup; or hostlerd store acknowledge", "%v", err)
 	case errors.Is(err, ledger.ErrConflict):
 		return problem(http.StatusConflict, "try again", "%v", err)
 	}

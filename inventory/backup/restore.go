@@ -34,10 +34,15 @@ type Restore struct {
 	Manifest Manifest
 	Now      func() time.Time
 	NewID    func() string // a ULID
+	Lost     string        // an era that is over with the one that the store has; may be ""
+	Cause    string        // what histories and breaker tell; "": of which backup it is
 }
 
 // Reason is what histories, reservations and the breaker tell.
 func (r *Restore) Reason() string {
+	if r.Cause != "" {
+		return r.Cause
+	}
 	return "restored from the backup of " + r.Manifest.Time.UTC().Format(time.RFC3339)
 }
 
@@ -155,8 +160,13 @@ func (r *Restore) newEra(ctx context.Context) error {
 		}
 		era := d.V
 		era.Schema = inventory.Schema
-		era.Former = append(slices.Clone(era.Former), inventory.FormerEra{Era: era.Era, Ended: r.Now().UTC(), Backup: r.Manifest.SHA256,
-			Taken: r.Manifest.Time, Revision: r.Manifest.Revision})
+		era.Former = slices.Clone(era.Former)
+		for _, over := range slices.Compact([]string{r.Lost, era.Era}) {
+			if over != "" {
+				era.Former = append(era.Former, inventory.FormerEra{Era: over, Ended: r.Now().UTC(), Backup: r.Manifest.SHA256,
+					Taken: r.Manifest.Time, Revision: r.Manifest.Revision})
+			}
+		}
 		era.Era = r.NewID()
 		op, err := d.Put(era)
 		return nil, []inventory.Op{op}, err

@@ -69,6 +69,8 @@ func judgeWrites(f Facts) []Finding {
 		return []Finding{found("not tried yet").warn("ask again in a few seconds")}
 	case w.Full:
 		return []Finding{found("refused: the store is full. Reads, boots and tenants go on; claims and releases wait").fail(recoverStore(f)).since(w.Since)}
+	case w.Safe:
+		return []Finding{found("%s", w.Err).fail("hostlerd restore FILE, from a backup; or, if there is none that is younger: hostlerd store acknowledge" + f.Config).since(w.Since)}
 	case w.Err != "":
 		return []Finding{found("not taken: %s. Boots are answered from memory; nothing is started", w.Err).fail(startStore(f)).since(w.Since)}
 	case w.Took > slowWrite:
@@ -147,8 +149,6 @@ const (
 func judgeReconciler(f Facts) []Finding {
 	r := f.Reconciler
 	switch {
-	case r.Why != "":
-		return []Finding{found("%s", r.Why).fail(r.Fix)}
 	case f.Write.Err != "":
 		return []Finding{found("no node is moved while the store takes no writes").fail("mend the store first: the rows above").since(f.Write.Since)}
 	case f.Now.Sub(later(r.Last, f.Started)) > stuckRound:

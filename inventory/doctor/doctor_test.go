@@ -63,7 +63,7 @@ func TestWhatIsWrong(t *testing.T) {
 		{"copy behind", func(f *Facts) { f.Copy = Copy{Lag: 7, Since: now.Add(-time.Minute)} }, "copy", Fail, "7 revisions", "restart hostlerd"},
 		{"stuck", func(f *Facts) { f.Reconciler.Last = now.Add(-2 * time.Minute) }, "reconciler", Fail, "no round has ended for 2m", "restart hostlerd"},
 		{"slow rounds", func(f *Facts) { f.Reconciler.Longest = 20 * time.Second }, "reconciler", Warn, "20s", "journalctl"},
-		{"safe mode", func(f *Facts) { f.Reconciler.Why, f.Reconciler.Fix = "the store went back", "hostlerd restore" }, "reconciler", Fail, "went back", "hostlerd restore"},
+		{"safe mode", func(f *Facts) { f.Write = Write{At: now, Err: "the store went back", Safe: true} }, "store writes", Fail, "went back", "hostlerd store acknowledge --config site.yaml"},
 		{"orphans", func(f *Facts) { f.Shards = Shards{Held: 30, Total: 64, Nobody: 4} }, "shards", Warn, "4 of 64", "start another hostlerd"},
 		{"breaker", func(f *Facts) { f.Breaker = Breaker{Known: true, Open: true, Cause: "30 nodes silent", Since: now} }, "breaker", Fail, "30 nodes silent", "hostler breaker close"},
 		{"broken invariant", func(f *Facts) { f.Audit = Audit{Known: true, Broken: []string{"I3: n-1 is ready and tainted"}} }, "invariants", Fail, "I3", "hostler audit"},

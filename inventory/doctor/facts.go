@@ -43,6 +43,7 @@ type Member struct {
 type Write struct {
 	Err   string    // "": taken
 	Full  bool      // NOSPACE
+	Safe  bool      // safe mode: the store went back behind what the daemon saw
 	Since time.Time // of the first of the tries in a row that failed
 	Took  time.Duration
 	At    time.Time
@@ -65,8 +66,6 @@ type Copy struct {
 type Reconciler struct {
 	Last    time.Time     // end of the last round; zero: none yet
 	Longest time.Duration // round
-	Why     string        // why it does not run, where that is known
-	Fix     string
 }
 
 // Shards are who looks after nodes.
