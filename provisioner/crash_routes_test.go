@@ -299,10 +299,11 @@ var shortDeadlines = func() map[inventory.State]time.Duration {
 	all := map[inventory.State]time.Duration{}
 	for _, s := range lifecycle.States {
 		if !s.Rest {
-			all[s.Name] = 14 * time.Minute
+			all[s.Name] = 7 * time.Minute
 		}
 	}
-	all[inventory.Draining] = 4 * time.Minute // even counted anew by another daemon it is over before the notice
+	all[inventory.Reserved] = 14 * time.Minute // longer than a usual reservation
+	all[inventory.Draining] = 4 * time.Minute  // even counted anew by another daemon it is over before the notice
 	return all
 }()
 
