@@ -67,9 +67,11 @@ type Input struct {
 	View    inventory.NodeView
 	Rev     int64 // the copy's revision
 	Seen    Seen
-	Holder  func(kind, value string) string // the node that an identity belongs to
-	ID      string                          // a fresh ULID, should the decision need one
-	Nonce   string                          // fresh randomness, likewise
+	Holder  func(kind, value string) string      // the node that an identity belongs to
+	Found   func(kind, value string) []string    // the nodes that were found to have an identity; nil: nobody counted
+	Other   func(node string) inventory.NodeView // another node as it stands; nil: nobody can look
+	ID      string                               // a fresh ULID, should the decision need one
+	Nonce   string                               // fresh randomness, likewise
 	Rules   *Rules
 	Breaker inventory.Breaker
 	Turn    func(activity string) string // why the node must wait before it begins an activity; nil: it need not
@@ -102,6 +104,7 @@ type Decision struct {
 	Offer    bool
 	Withdraw bool
 	EndClaim bool
+	Raise    *Raise
 	Change   ledger.Change // of Event, Note, EndClaim
 
 	Liveness string // this writes that the node's agent is so

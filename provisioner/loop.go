@@ -42,6 +42,7 @@ type Loop struct {
 
 	started time.Time
 	wake    chan struct{}
+	census  *census // of the loop's own goroutine
 	mu      sync.Mutex
 	nodes   map[string]*track
 	pulse   Pulse
@@ -86,6 +87,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			if !ok { // we were too slow: everything may have changed
 				batches, stop = l.Copy.Subscribe()
 				l.recount()
+				l.census = nil
 				l.touchAll()
 				continue
 			}
@@ -108,6 +110,9 @@ func (l *Loop) Init() {
 func (l *Loop) Changed(b inventory.Batch) {
 	if l.budget != nil {
 		l.budget.count(b)
+	}
+	if l.census != nil {
+		l.census.changed(b)
 	}
 	for _, e := range b.Events {
 		p := inventory.Parts(e.KV.Key)
@@ -233,6 +238,9 @@ func (l *Loop) input(id string) (Input, bool) {
 	if !n.dirty && now.Before(n.next) || l.Copy.Rev() < n.waitRev {
 		return Input{}, false
 	}
+	if l.census == nil {
+		l.census = take(l.Copy)
+	}
 	rev := l.Copy.Rev()
 	v := inventory.View(l.Copy, id)
 	if v.State.V.Seq != n.seq { // a new chapter: results and reports of the one before do not count
@@ -253,7 +261,9 @@ func (l *Loop) input(id string) (Input, bool) {
 		started = n.since // silence before we had the shard is nobody's fault either
 	}
 	return Input{Now: now, Started: started, Awake: later(l.clock.since(now), n.since), Breaker: l.budget.breakerNow(), View: v, Rev: rev, Seen: seen, ID: l.NewID(), Nonce: l.NewNonce(), Rules: l.Rules,
-		Turn: l.budget.turn(v), Holder: func(kind, value string) string { return ledger.Holder(l.Copy, kind, value) }}, true
+		Turn: l.budget.turn(v), Holder: func(kind, value string) string { return ledger.Holder(l.Copy, kind, value) },
+		Found: func(kind, value string) []string { return l.census.who[inventory.KeyID(kind, value)] },
+		Other: func(node string) inventory.NodeView { return inventory.View(l.Copy, node) }}, true
 }
 
 // apply does what a decision says, and reports whether to decide again at once.
@@ -295,6 +305,11 @@ func (l *Loop) apply(ctx context.Context, in Input, d Decision) bool {
 		rev, err = l.Ledger.Withdraw(ctx, v)
 	case d.EndClaim:
 		rev, err = l.Ledger.EndClaim(ctx, v, d.Change)
+	case d.Raise != nil:
+		anybody := *l.Ledger // the other node may be another replica's: an alert needs no term
+		anybody.Term = nil
+		err = anybody.Raise(ctx, d.Raise.Node, identityAlert, d.Raise.Alert)
+		wrote = false
 	default:
 		wrote = false
 	}

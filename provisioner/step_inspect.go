@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/hostler-project/hostler/inventory"
-	"github.com/hostler-project/hostler/inventory/ledger"
 	"github.com/hostler-project/hostler/inventory/lifecycle"
 )
 
@@ -52,9 +51,16 @@ func judge(in Input, hw inventory.Hardware) Decision {
 	if want := in.View.Spec.V.Serial; want != "" && !strings.EqualFold(want, hw.Serial) {
 		faults = append(faults, "chassis: expected serial "+want+", found "+hw.Serial)
 	}
-	if hw.Serial != "" && !ledger.Worthless("serial", hw.Serial) {
-		if h := in.Holder("serial", hw.Serial); h != "" && h != in.View.ID {
-			faults = append(faults, "chassis: serial "+hw.Serial+" belongs to node "+h)
+	same := twins(in, hw)
+	if r := suspect(in, same); r != nil {
+		return raise(r)
+	}
+	for _, t := range same[:min(len(same), 10)] {
+		faults = append(faults, "chassis: "+t.by+" belongs to node "+t.node)
+	}
+	for _, a := range in.View.Alerts("") {
+		if a.ID == identityAlert { // it was a tenant's when the other was found: now it is nobody's
+			faults = append(faults, "chassis: "+a.What)
 		}
 	}
 	facts.Schema, facts.Hardware, facts.MediaEver, facts.Inspected = inventory.Schema, hw, ever, in.Now

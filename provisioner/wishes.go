@@ -56,7 +56,7 @@ func decideWish(in Input) (Decision, bool) {
 		d.Note, d.Event, d.Say = false, ev, why
 		d.Change.Actor, d.Change.Reason = w.V.Actor, why
 		if ev == lifecycle.Return { // somebody has looked: it may fall silent twice more
-			d = d.then(func(st *inventory.NodeState) { st.Returns = 0 })
+			d = absolve(in, d.then(func(st *inventory.NodeState) { st.Returns = 0 }), w.V.Actor)
 		}
 		return d, true
 	}

@@ -30,8 +30,10 @@ func Identities(s inventory.Spec) map[string]string {
 
 // worthless UUIDs and serials are what boards ship with: they identify nothing (reliability.md F-24).
 var worthless = map[string][]string{
-	"uuid":   {"00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff", "03000200-0400-0500-0006-000700080009"},
-	"serial": {"to be filled by o.e.m.", "default string", "system serial number", "not specified", "none", "0123456789"},
+	"uuid": {"00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff", "03000200-0400-0500-0006-000700080009",
+		"00020003-0004-0005-0006-000700080009", "12345678-1234-5678-90ab-cddeefaabbcc", "78563412-3412-7856-90ab-cddeefaabbcc"},
+	"serial": {"to be filled by o.e.m.", "default string", "system serial number", "not specified", "none", "0123456789",
+		"n/a", "na", "not applicable", "unknown", "default", "empty", "chassis serial number", "oem", "o.e.m.", "123456789", "1234567890", "0", "00000000", "xxxxxxxx"},
 }
 
 // Worthless says whether a value is one of those that vendors put into every board.
