@@ -53,30 +53,18 @@ func (d *daemon) doctor(context.Context) doctor.Report {
 	return doctor.Examine(f)
 }
 
-// breakerRecord is what doctor needs of the site's breaker.
-type breakerRecord struct {
-	Schema int       `json:"schema"`
-	Open   bool      `json:"open"`
-	Since  time.Time `json:"since"`
-	Cause  string    `json:"cause"`
-	Closed time.Time `json:"closed_at"`
-}
-
 // afterRestore tells of the breaker, and names the tenants that a restore took over from a backup: until somebody has
 // closed the breaker since, nobody has confirmed them.
 func (d *daemon) afterRestore() (doctor.Breaker, []string) {
 	kv := d.copy.One(inventory.KeyBreaker)
-	b, err := inventory.Decode[breakerRecord](kv)
-	out := doctor.Breaker{Known: b.Exists(), Open: b.V.Open, Since: b.V.Since, Cause: b.V.Cause}
-	if err != nil {
-		out.Open, out.Cause = true, err.Error() // not to be read is no permission
-	}
+	b := inventory.BreakerIn(kv)
+	out := doctor.Breaker{Known: kv.Exists(), Open: b.Open, Since: b.Since, Cause: b.Cause}
 	era, err := inventory.Decode[inventory.Era](d.copy.One(inventory.KeyEra))
 	if err != nil || len(era.V.Former) == 0 {
 		return out, nil
 	}
 	ended := era.V.Former[len(era.V.Former)-1].Ended
-	if !b.V.Open && b.V.Closed.After(ended) {
+	if !b.Open && b.Closed.After(ended) {
 		return out, nil
 	}
 	var names []string

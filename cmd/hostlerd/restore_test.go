@@ -231,6 +231,15 @@ func TestRestore(t *testing.T) {
 	if code != 200 || !strings.Contains(text, "servicing") || !strings.Contains(text, "restored from the backup of") {
 		t.Errorf("doctor after the restore: %d %s", code, text)
 	}
+	time.Sleep(2 * time.Second) // four rounds of a reconciler that may begin nothing
+	r, err := openRunning(t.Context(), c)
+	must(t, err)
+	defer r.Close()
+	for was, id := range ids {
+		if st := viewOf(t, r, id).State.V; st.State == inventory.Fencing && st.Work.Phase != "" {
+			t.Errorf("%s: the breaker is open, and it is %s in phase %s", was, st.State, st.Work.Phase)
+		}
+	}
 }
 
 // checkRestored holds each node against what it was in the store that was lost.

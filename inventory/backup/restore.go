@@ -131,14 +131,14 @@ func (r *Restore) Apply(ctx context.Context, p Plan) error {
 		return err
 	}
 	// The breaker before the first node: at no moment is there a record on which a daemon would act.
-	if err := r.openBreaker(ctx); err != nil {
+	led := &ledger.Ledger{Store: r.Store, Now: r.Now, NewID: r.NewID}
+	if err := r.openBreaker(ctx, led); err != nil {
 		return err
 	}
 	c, nodes, err := r.records(ctx)
 	if err != nil {
 		return err
 	}
-	led := &ledger.Ledger{Store: r.Store, Now: r.Now, NewID: r.NewID}
 	for _, id := range nodes {
 		v := inventory.View(c, id)
 		if p.Left[v.Name()] != "" {
@@ -173,32 +173,13 @@ func (r *Restore) newEra(ctx context.Context) error {
 	})
 }
 
-func (r *Restore) openBreaker(ctx context.Context) error {
+func (r *Restore) openBreaker(ctx context.Context, led *ledger.Ledger) error {
 	kv, err := r.Store.Get(ctx, inventory.KeyBreaker)
 	if err != nil {
 		return err
 	}
-	kv.Key = inventory.KeyBreaker
-	d, err := inventory.Decode[breaker](kv)
-	if err != nil {
-		return err
-	}
-	b := breaker{Schema: inventory.Schema, Open: true, Since: r.Now(), Cause: r.Reason(), By: "hostlerd restore", Closed: d.V.Closed}
-	op, err := d.Put(b)
-	if err != nil {
-		return err
-	}
-	return r.write(ctx, []inventory.Op{op})
-}
-
-// breaker is what the site's breaker record holds.
-type breaker struct {
-	Schema int       `json:"schema"`
-	Open   bool      `json:"open"`
-	Since  time.Time `json:"since,omitzero"`
-	Cause  string    `json:"cause,omitempty"`
-	By     string    `json:"by,omitempty"`
-	Closed time.Time `json:"closed_at,omitzero"`
+	_, err = led.OpenBreaker(ctx, kv, inventory.Breaker{Since: r.Now(), Cause: r.Reason(), By: "hostlerd restore"})
+	return err
 }
 
 // dropped are what belonged to processes and conversations that are over.
