@@ -14,8 +14,6 @@ var twins = []twin{
 	{"gate", "current := v.Test.V.Generation == st.Generation || st.State == inventory.Ready && v.Test.V.Generation < st.Generation",
 		"v.Test.V.Generation < st.Generation", "v.Test.V.Generation <= st.Generation",
 		"a test of the same generation is let through by the comparison before it"},
-	{"carry", "if err := put(t, &next.Claim, *c.Claim, true); err != nil {", "put(t, &next.Claim, *c.Claim, true)", "put(t, &next.Claim, *c.Claim, false)",
-		"claim, the only caller that hands a claim in, demands itself that the node has none"},
 	{"carry", "if err := put(t, &next.Reservation, *c.Reservation, true); err != nil {", "err != nil", "err == nil",
 		"of the reservation: encoding one cannot fail, and nobody hands one in with a move that ends the claim"},
 	{"Claim", "for try := 0; try < 64; try++ {", "try < 64", "try <= 64", "one more try, of sixty-four that all lost, is as good"},

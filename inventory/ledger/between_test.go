@@ -83,6 +83,18 @@ func TestClaimLosesAgainstAnAlert(t *testing.T) {
 	s.whole()
 }
 
+// The longest hold is allowed; anything longer is not.
+func TestLongestHold(t *testing.T) {
+	for hold, ok := range map[time.Duration]bool{ledger.LongestHold: true, ledger.LongestHold + 1: false} {
+		s := newSite(t)
+		id := s.place(inventory.Ready)
+		res, err := s.led.Claim(t.Context(), ledger.ClaimRequest{Tenant: "acme", Reservation: "r", Node: id, Hold: hold})
+		if r := (*ledger.Refusal)(nil); ok && (err != nil || !res.Expires.Equal(s.now.Add(hold))) || !ok && !errors.As(err, &r) {
+			t.Errorf("%v: got %+v, %v", hold, res, err)
+		}
+	}
+}
+
 // Whatever else a record says, a node that has a claim is not claimed again.
 func TestClaimOfANodeWithAClaim(t *testing.T) {
 	s := newSite(t)
@@ -92,6 +104,21 @@ func TestClaimOfANodeWithAClaim(t *testing.T) {
 	if err == nil || s.view(id).Claim.V.Tenant != "bolt" {
 		t.Errorf("got %v, the claim is %+v", err, s.view(id).Claim.V)
 	}
+}
+
+// A restore carries a claim on as it is, not as it was.
+func TestRestoreLosesAgainstAClaimThatChanged(t *testing.T) {
+	s := newSite(t)
+	id := s.place(inventory.InUse)
+	v := s.view(id)
+	claim := v.Claim.V
+	claim.Since = claim.Since.Add(time.Hour)
+	s.put(inventory.KeyClaim(id), claim)
+	rev := s.store.Rev()
+	if _, err := s.led.Restore(t.Context(), v, change); !errors.Is(err, ledger.ErrConflict) {
+		t.Errorf("got %v", err)
+	}
+	s.untouched(rev)
 }
 
 // A reservation that is held longer while it is confirmed is confirmed as it is then.
