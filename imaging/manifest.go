@@ -123,7 +123,7 @@ func Decode(b []byte) (*Manifest, error) {
 	d.DisallowUnknownFields()
 	m := new(Manifest)
 	if err := d.Decode(m); err != nil {
-		return nil, fmt.Errorf("imaging: manifest: %v", err)
+		return nil, fmt.Errorf("imaging: manifest: %.300v", err) // an unknown field's name can be as long as the manifest
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("imaging: manifest: something follows it")
@@ -148,8 +148,8 @@ func (m *Manifest) check() error {
 	}
 	bad(!imageName.MatchString(m.Name), "name %.80q: lower-case letters, digits, '.', '_', '-'; at most 64", m.Name)
 	bad(m.Arch != "amd64" && m.Arch != "arm64", "arch %.20q: amd64 or arm64", m.Arch)
-	bad(len(m.BootModes) == 0, "boot_modes: bios, uefi or both")
-	for i, b := range m.BootModes {
+	bad(len(m.BootModes) == 0 || len(m.BootModes) > 2, "boot_modes: bios, uefi or both")
+	for i, b := range m.BootModes[:min(len(m.BootModes), 2)] {
 		bad(b != "bios" && b != "uefi" || slices.Contains(m.BootModes[:i], b), "boot_modes: %.20q: bios, uefi or both", b)
 	}
 	bad(m.SectorSize != 512 && m.SectorSize != 4096, "sector_size %d: 512 or 4096", m.SectorSize)
