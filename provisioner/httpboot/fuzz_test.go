@@ -97,7 +97,7 @@ func FuzzScript(f *testing.F) {
 		p.Server, _ = netip.ParseAddrPort(server) // an invalid one must be refused
 		var out []byte
 		var err error
-		frugal.Check(t, time.Millisecond, 64<<10+64*uint64(len(kernel)+len(initrd)+len(key)+len(value)), func() { out, err = IPXE(p) })
+		frugal.Check(t, time.Millisecond, 64<<10+64*uint64(len(kind)+len(reason)+len(kernel)+len(initrd)+len(key)+len(value)), func() { out, err = IPXE(p) })
 		if err != nil {
 			if value := strings.TrimSpace(value); len(value) > 16 && !strings.Contains(kind+reason+kernel+initrd+key, value) && strings.Contains(err.Error(), value) {
 				t.Fatalf("the error repeats the value, which may be a secret: %v", err)

@@ -93,10 +93,10 @@ func (p Plan) Check() error {
 		}
 	case Disk, Refuse:
 	default:
-		bad("kind %q: need service, wait, disk or refuse", p.Kind)
+		bad("kind %.40q: need service, wait, disk or refuse", p.Kind)
 	}
 	if _, known := Reasons[p.Reason]; !known && (p.Kind == Wait || p.Kind == Refuse) {
-		bad("reason %q: not one of the known", p.Reason)
+		bad("reason %.40q: not one of the known", p.Reason)
 	}
 	if len(errs) > 0 {
 		return fmt.Errorf("boot plan: %w", errors.Join(errs...))
@@ -106,7 +106,7 @@ func (p Plan) Check() error {
 
 func (p Plan) checkService(bad func(string, ...any)) {
 	if !pathOK(p.Kernel) {
-		bad("kernel %q: not a path of ours", p.Kernel)
+		bad("kernel %.200q: not a path of ours", p.Kernel)
 	}
 	if len(p.Initrds) == 0 || len(p.Initrds) > maxInitrds {
 		bad("initrds: need 1 to %d, have %d", maxInitrds, len(p.Initrds))
@@ -114,10 +114,10 @@ func (p Plan) checkService(bad func(string, ...any)) {
 	names := map[string]bool{}
 	for _, i := range p.Initrds {
 		if !pathOK(i) {
-			bad("initrd %q: not a path of ours", i)
+			bad("initrd %.200q: not a path of ours", i)
 		}
 		if names[base(i)] {
-			bad("initrd %q: another has the same name", i)
+			bad("initrd %.200q: another has the same name", i)
 		}
 		names[base(i)] = true
 	}
@@ -125,10 +125,10 @@ func (p Plan) checkService(bad func(string, ...any)) {
 	for _, a := range p.Args {
 		total += len(a.Key) + len(a.Value) + 2
 		if a.Key == "" || len(a.Key) > 64 || !nameOK(a.Key) || a.Key == "initrd" {
-			bad("argument %q: the key needs letters and digits, and dot, dash or underscore between them; initrd is ours", a.Key)
+			bad("argument %.80q: the key needs letters and digits, and dot, dash or underscore between them; initrd is ours", a.Key)
 		}
 		if len(a.Value) > 256 || !only(a.Value, "._,:/@=+-") {
-			bad("argument %q: the value has a character that scripts may not carry, or is too long", a.Key)
+			bad("argument %.80q: the value has a character that scripts may not carry, or is too long", a.Key)
 		}
 	}
 	if total > maxArgs {
