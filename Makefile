@@ -45,10 +45,13 @@ faults: ## real hostlerd and etcd processes, killed, frozen, cut off: claims sta
 mutants: ## flip every comparison of the gate to ready and of the claim transaction: do the tests notice?
 	@HOSTLER_MUTANTS=all go test -count=1 -timeout 40m -v -run TestMutants ./internal/mutants | grep -v -e '^=== ' -e '^--- PASS' -e '^PASS'
 
+soak: ## 200 kills in 30 minutes, nothing may grow; SOAK=5 is shorter
+	SOAK=$(or $(SOAK),30) go test -tags faults -v -count=1 -timeout 60m -run TestSoak ./internal/faults
+
 test: deps unit wire rack-test ## everything CI runs
 
 docs: ## the parts of docs/ that come from the code
 	go test ./inventory/lifecycle -run Docs -update && go test ./inventory/api -run OpenAPI -update
 
-.PHONY: help build deps images rack rack-test bench-handoff unit crash-matrix wire faults test docs fuzz mutants
+.PHONY: help build deps images rack rack-test bench-handoff unit crash-matrix wire faults soak test docs fuzz mutants
 .DEFAULT_GOAL := help

@@ -29,6 +29,7 @@ const (
 type Fake struct {
 	hal.ChassisHAL // boot flags, from go-ipmi's mock
 	Addr, Listen   string
+	Serial         string // of the machine, in the FRU data; "": it tells none
 	Server         *ipmibmc.BMC
 	Store          hal.StorageHAL
 
@@ -67,6 +68,15 @@ func (f *Fake) Start() error {
 		user.SetPassword([]byte(Password))
 		user.Enabled = true
 		user.ChannelAccess[1] = ipmibmc.UserChannelAccess{MaxPrivilege: u.priv, Enabled: true}
+	}
+	if f.Serial != "" {
+		fru, err := types.PackFRUInventory(&types.FRU{ProductInfoArea: &types.FRUProductInfoArea{Manufacturer: []byte("LabWorks"), Name: []byte("VRACK"), SerialNumber: []byte(f.Serial)}})
+		if err == nil {
+			err = f.Store.FRU().Write(context.Background(), 0, fru)
+		}
+		if err != nil {
+			return fmt.Errorf("bmctest: FRU data: %w", err)
+		}
 	}
 	if f.Listen == "" {
 		f.Listen = "127.0.0.1:0"

@@ -126,6 +126,7 @@ func (a *agent) work(ctx context.Context) (entered bool) {
 	for ctx.Err() == nil {
 		r.Session, r.BootID, r.Agent, r.Uptime = a.session, a.bootID, "run", time.Since(a.began).Seconds()
 		var next inventory.Next
+		a.others(ctx, r)
 		path := "/v1/agent/report?wait=20"
 		if err := a.call(ctx, 30*time.Second, path, r, &next); err != nil {
 			if errors.Is(err, errDenied) {
@@ -146,6 +147,17 @@ func (a *agent) work(ctx context.Context) (entered bool) {
 		}
 	}
 	return false
+}
+
+// others says the same to the other replicas. A replica that does not own the node cannot pass on yet what its agent
+// says, so here every replica hears it.
+func (a *agent) others(ctx context.Context, r inventory.Report) {
+	at := a.at
+	for i := 1; i < len(a.m.fleet.agents); i++ {
+		a.at = at + i
+		_ = a.call(ctx, 2*time.Second, "/v1/agent/report", r, &inventory.Next{}) // one that is down or frozen hears nothing
+	}
+	a.at = at
 }
 
 // do does an order, once; it takes a moment.

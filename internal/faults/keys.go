@@ -77,7 +77,8 @@ func (k *Keys) seal(l api.BMCLogin) ([]byte, error) {
 	if _, err := w.Write(plain); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), w.Close()
+	err = w.Close() // writes the end
+	return out.Bytes(), err
 }
 
 // issue gives a seeded agent the certificate that it would have redeemed.

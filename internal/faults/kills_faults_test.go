@@ -154,12 +154,7 @@ func ends(t *testing.T, o Options, do func(*Site, *Daemon)) map[string]string {
 		t.Error(err)
 	}
 	out := map[string]string{}
-	snap, err := s.Store.List(t.Context(), inventory.Root, inventory.ListOptions{})
-	must(t, err)
-	reader := inventory.NewCopy()
-	reader.Apply(inventory.Batch{Rev: snap.Rev, Events: events(snap)})
-	for _, id := range reader.Nodes() {
-		v := inventory.View(reader, id)
+	for _, v := range s.nodes(t) {
 		st := v.State.V
 		out[v.Name()] = fmt.Sprintf("%s generation %d wipe %d taint %q claim %v offered %v rentable %v", st.State, st.Generation, st.Wipe, st.Taint, v.Claim.Exists(), v.Avail.Exists(), v.Public.V.Rentable)
 	}

@@ -31,7 +31,7 @@ type Recorder struct {
 type termChange struct {
 	At     time.Time
 	Create int64
-	Value  string
+	Value  string // the replica
 }
 
 // record starts watching: first what is there, then every revision.
@@ -115,7 +115,9 @@ func (r *Recorder) event(e inventory.Event) {
 		}
 		r.publics = append(r.publics, t)
 	case len(p) == 2 && p[0] == "shards" && !e.Deleted && e.KV.Create == e.KV.Mod:
-		r.terms[e.KV.Key] = append(r.terms[e.KV.Key], termChange{time.Now(), e.KV.Create, string(e.KV.Value)})
+		if v, err := inventory.Decode[inventory.ShardOwner](e.KV); err == nil {
+			r.terms[e.KV.Key] = append(r.terms[e.KV.Key], termChange{time.Now(), e.KV.Create, v.V.Replica})
+		}
 	case len(p) == 3 && p[0] == "history" && !e.Deleted:
 		if v, err := inventory.Decode[inventory.History](e.KV); err == nil && v.V.Kind == "transition" {
 			r.moves++
@@ -196,4 +198,10 @@ func (r *Recorder) Publics() []told {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.publics
+}
+
+// stopRecording ends the watch: what comes after is another history.
+func (r *Recorder) stopRecording() {
+	r.cancel()
+	<-r.done
 }

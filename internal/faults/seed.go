@@ -100,7 +100,7 @@ func hardware(serial, mac string) inventory.Hardware {
 // spec is the spec of the next node of a SKU.
 func (s *Seed) spec(sku, bmcAddr, credential string) inventory.Spec {
 	s.n++
-	sp := inventory.Spec{Name: fmt.Sprintf("%s-%04d", sku, s.n), Serial: fmt.Sprintf("SER%05d", s.n), SKU: sku, Segment: segment, Rack: fmt.Sprintf("r%d", s.n%4),
+	sp := inventory.Spec{Name: fmt.Sprintf("%s-%04d", sku, s.n), Serial: serial(s.n), SKU: sku, Segment: segment, Rack: fmt.Sprintf("r%d", s.n%4),
 		MACs: []string{fmt.Sprintf("52:54:00:00:%02x:%02x", s.n>>8, s.n&255)}, IP: fmt.Sprintf("10.77.%d.%d", s.n/200, 10+s.n%200), Source: "manifest"}
 	if bmcAddr != "" {
 		sp.BMC = inventory.BMCSpec{Addr: bmcAddr, Protocol: "ipmi", Credential: credential}
@@ -201,3 +201,8 @@ func (s *Seed) offered(ctx context.Context, id string) error {
 	_, err := s.led.Offer(ctx, s.view(ctx, id), s.store.Rev())
 	return err
 }
+
+func serial(n int) string { return fmt.Sprintf("SER%05d", n) }
+
+// nextSerial is the serial that the next spec will name: a controller tells it as well.
+func (s *Seed) nextSerial() string { return serial(s.n + 1) }

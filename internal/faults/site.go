@@ -162,7 +162,7 @@ func (s *Site) seed(ctx context.Context, o Options) error {
 		m, sku, addr := &Machine{fleet: s.Fleet}, Quick, ""
 		if i >= o.Quick {
 			sku = Whole
-			m.bmc = &bmctest.Fake{On: true, Changed: m.switched}
+			m.bmc = &bmctest.Fake{On: true, Changed: m.switched, Serial: seed.nextSerial()}
 			if err := m.bmc.Start(); err != nil {
 				return err
 			}

@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -147,43 +149,77 @@ func (w *Watchers) event(waiting *[]told, listed map[string][32]byte, last *stri
 }
 
 // End stops the watchers and compares what they heard with what was stored: the same changes in the same order, none
-// missing, none twice, up to where each had come.
-func (w *Watchers) End() (heard, cuts, relisted int, wrong []string) {
+// missing, none twice (compare), up to where each had come.
+func (w *Watchers) End() (heard, cuts, relisted, merged int, wrong []string) {
 	w.stop()
 	w.wg.Wait()
 	for i, s := range w.all {
 		heard += len(s.changes)
-		if bad := s.compare(w.site.Recorder.Publics()); bad != "" {
+		n, bad := s.compare(w.site.Recorder.Publics())
+		if merged += n; bad != "" {
 			w.wrong = append(w.wrong, fmt.Sprintf("stretch %d from revision %d: %s", i, s.from, bad))
 		}
 	}
-	return heard, w.cuts, w.relisted, w.wrong
+	return heard, w.cuts, w.relisted, merged, w.wrong
 }
 
-// compare walks both. A list may be ahead of the revision that it is told with: changes that it holds are not told again.
-func (s *stretch) compare(stored []told) string {
-	ahead := map[string]int{} // node → place in stored of the record that the list had
+// compare walks both, batch by batch: the changes that came with one id. A list may be ahead of the revision that it is
+// told with: changes that it holds are not told again. A daemon whose own watch was overtaken by a compaction lists again
+// and tells, in one batch, where everything is now: that is the one batch that may leave changes out, and it is counted.
+func (s *stretch) compare(stored []told) (merged int, wrong string) {
+	ahead := map[string]int{} // node → place in stored of the record that the list had, where that is after from
+	was := map[string][32]byte{}
 	for i, t := range stored {
-		if sum, ok := s.list[t.node]; ok && sum == t.sum {
+		sum, listed := s.list[t.node]
+		_, found := ahead[t.node]
+		switch {
+		case t.rev <= s.from:
+			was[t.node] = t.sum
+		case listed && !found && was[t.node] != sum && t.sum == sum:
 			ahead[t.node] = i
 		}
 	}
-	i := 0
-	for n, heard := range s.changes {
-		for i < len(stored) && (stored[i].rev <= s.from || i <= at(ahead, stored[i].node)) {
-			i++
+	var rest []told
+	for i, t := range stored {
+		if t.rev > s.from && i > at(ahead, t.node) {
+			rest = append(rest, t)
 		}
-		switch {
-		case i == len(stored):
-			return fmt.Sprintf("change %d of %s was never stored, or was told twice", n, heard.node)
-		case stored[i].node != heard.node || stored[i].sum != heard.sum:
-			return fmt.Sprintf("change %d: told of %s (id %d), stored next is one of %s at revision %d", n, heard.node, heard.rev, stored[i].node, stored[i].rev)
-		case heard.rev < stored[i].rev:
-			return fmt.Sprintf("change %d of %s was told with id %d, before its revision %d", n, heard.node, heard.rev, stored[i].rev)
-		}
-		i++
 	}
-	return ""
+	for n := 0; n < len(s.changes); {
+		end, id := n, s.changes[n].rev
+		for end < len(s.changes) && s.changes[end].rev == id {
+			end++
+		}
+		due := 0
+		for due < len(rest) && rest[due].rev <= id {
+			due++
+		}
+		heard, want := s.changes[n:end], rest[:due]
+		switch {
+		case slices.EqualFunc(heard, want, same):
+		case slices.EqualFunc(sorted(heard), sorted(newest(want)), same):
+			merged++
+		default:
+			return merged, fmt.Sprintf("with id %d came %d changes, stored are %d", id, len(heard), len(want))
+		}
+		rest, n = rest[due:], end
+	}
+	return merged, ""
+}
+
+func same(a, b told) bool { return a.node == b.node && a.sum == b.sum }
+
+// newest is the last change of each node.
+func newest(all []told) []told {
+	last := map[string]told{}
+	for _, t := range all {
+		last[t.node] = t
+	}
+	return slices.Collect(maps.Values(last))
+}
+
+func sorted(all []told) []told {
+	return slices.SortedFunc(slices.Values(all), func(a, b told) int { return strings.Compare(a.node, b.node) })
 }
 
 func at(m map[string]int, node string) int {
