@@ -100,11 +100,14 @@ func (h *health) heard(member string, err error) {
 	if len(use) == 0 {
 		use = h.members
 	}
-	if now := h.s.client.Endpoints(); !slices.Equal(now, use) {
-		h.s.log.Info("etcd members in use", "endpoints", use, "changed", member, "err", err)
-		h.s.client.SetEndpoints(use...)
+	now := h.s.client.Endpoints()
+	if slices.Equal(now, use) {
+		return
 	}
-	if err != nil { // what hangs on it goes elsewhere
+	h.s.log.Info("etcd members in use", "endpoints", use, "changed", member, "err", err)
+	h.s.client.SetEndpoints(use...)
+	// What hangs on a member that is left out goes elsewhere: also when that one was in use only because none answered.
+	if slices.ContainsFunc(now, func(m string) bool { return !slices.Contains(use, m) }) {
 		h.end(errSilent)
 		h.turn, h.end = context.WithCancelCause(h.s.client.Ctx())
 	}

@@ -100,12 +100,12 @@ func (s *Store) Get(ctx context.Context, key string) (inventory.KV, error) {
 	return one(key, r.Kvs), nil
 }
 
-// read reads, once more where a member fell silent meanwhile: perhaps it was that one that was asked.
+// read reads, again where a member fell silent meanwhile: perhaps it was that one that was asked.
 func (s *Store) read(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	for try := 0; ; try++ {
 		one, cancel := s.bound(ctx)
 		r, err := s.client.Get(one, key, opts...)
-		again := err != nil && errors.Is(context.Cause(one), errSilent) && try == 0
+		again := err != nil && errors.Is(context.Cause(one), errSilent) && try < 3
 		cancel()
 		if !again {
 			return r, err
