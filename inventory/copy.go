@@ -239,6 +239,20 @@ func (c *Copy) Nodes() []string {
 	return ids
 }
 
+// Below lists the names of the folders right below one: the tenants that have reservations, for one.
+func (c *Copy) Below(folder string) []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var names []string
+	for d, keys := range c.dirs {
+		if name, ok := strings.CutPrefix(d, folder); ok && name != "" && len(keys) > 0 {
+			names = append(names, strings.TrimSuffix(name, "/"))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 func dir(key string) string { return key[:strings.LastIndexByte(key, '/')+1] }
 
 // A Read is a Reader of keys and folders read from the store as they are asked for: always fresh, for transactions of

@@ -90,15 +90,21 @@ type NodeState struct {
 	Taint      string `json:"taint,omitempty"`
 	Instance   string `json:"last_instance,omitempty"` // whose data the media may hold: the last claim that ended; the certificate names it
 	BurnInDue  bool   `json:"burnin_due,omitempty"`    // new or repaired: sanitizing leads to burn-in, not verifying
-	Returns    int    `json:"returns,omitempty"`       // returns to inspecting counted against a budget
 	Cause      string `json:"cause,omitempty"`         // what set it going: the event that began this round of its life
 
-	Unwell Unwell `json:"unwell,omitzero"` // since when something is wrong with it, for the breaker
+	Remedies []Remedy `json:"remedies,omitempty"` // what was done for its health by itself; a bounded list
+	Unwell   Unwell   `json:"unwell,omitzero"`    // since when something is wrong with it, for the breaker
 
 	Work   Work      `json:"work,omitzero"`
 	Alive  string    `json:"alive,omitempty"` // alive, silent or unknown; written only when it changes
 	BootID string    `json:"boot_id,omitempty"`
 	Tested time.Time `json:"tested,omitzero"` // end of the last passed test run
+}
+
+// A Remedy is one thing that was done for a node's health without anybody asking.
+type Remedy struct {
+	At   time.Time `json:"at"`
+	What string    `json:"what"`
 }
 
 // Work is how far the step of the present state has come: the intent written before each act, so that a daemon that

@@ -170,6 +170,12 @@ func newSession(in Input, first string, retries int, format string, a ...any) De
 	if boots > 1 && boots > 1+max(retries, 1) {
 		return move(lifecycle.Failed, "%s; that was boot %d of %d", d.Say, boots-1, boots-1)
 	}
+	if boots > 1 {
+		if remedies(in, "", remedyDay) >= maxADay {
+			return move(lifecycle.Failed, "%s; it was helped %d times in 24 hours: a technician has to look", d.Say, maxADay)
+		}
+		d = remedied(in, d, remedyBoot)
+	}
 	d.Change.Session = &inventory.Session{
 		Schema: inventory.Schema, ID: "s-" + in.ID, Node: in.View.ID, Generation: st.Generation, Purpose: string(st.State),
 		Nonce: in.Nonce, TokenHash: in.Rules.Token("s-"+in.ID, in.Nonce), Phase: inventory.SessionArmed, Boots: boots,

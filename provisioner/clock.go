@@ -67,7 +67,7 @@ func (l *Loop) tick(ctx context.Context, timed bool) {
 	}
 	if (timed || c.stopped != "") && now.Sub(c.proof) >= probeEvery && now.Sub(c.asked) >= probeEvery {
 		c.asked = now
-		err := l.Ledger.Probe(ctx)
+		err := inventory.Probe(ctx, l.Ledger.Store)
 		c.result(l.Now(), err)
 	}
 }

@@ -196,7 +196,7 @@ func (x *crashRun) end() string {
 	}
 	instance := v.Instance.V.Phase
 	return fmt.Sprintf("%s, nodes %d, generation %d, wipe %d, taint %q, burn-in due %v, returns %d, session %s, claim %v, reservation %q, instance %q, offered %v; power %s, place %s, boots %s, data %q, agent %v, tenant %v",
-		st.State, len(w.copy.Nodes()), st.Generation, st.Wipe, st.Taint, st.BurnInDue, st.Returns, v.Session.V.Phase, v.Claim.Exists(), reservation, instance, v.Avail.Exists(),
+		st.State, len(w.copy.Nodes()), st.Generation, st.Wipe, st.Taint, st.BurnInDue, remedies(Input{Now: w.now, View: v}, remedyLost, remedyWeek), v.Session.V.Phase, v.Claim.Exists(), reservation, instance, v.Avail.Exists(),
 		w.power, w.place, w.boots, w.data, w.agent, w.tenant)
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -115,7 +116,7 @@ func draw(t *rapid.T, state inventory.State) Input {
 	v := inventory.NodeView{ID: "n-1"}
 	v.Spec = exists(inventory.Spec{Name: "a", SKU: "s", Serial: pick("serial", "", "S"), Approve: pick("approve", "", "auto"), BMC: inventory.BMCSpec{Addr: pick("bmc", "", "10.0.0.9")}})
 	v.State = exists(inventory.NodeState{State: state, Since: when.Draw(t, "since"), Generation: gen, Wipe: 2, Seq: 9, Attempt: rapid.IntRange(0, 2).Draw(t, "attempt"),
-		Returns: rapid.IntRange(0, 3).Draw(t, "returns"), Taint: pick("taint", "", inventory.Taint), Alive: pick("alive", "", inventory.Alive, inventory.Silent), BootID: pick("boot id", "1", "2"),
+		Remedies: slices.Repeat([]inventory.Remedy{{At: when.Draw(t, "helped"), What: remedyLost}}, rapid.IntRange(0, 3).Draw(t, "remedies")), Taint: pick("taint", "", inventory.Taint), Alive: pick("alive", "", inventory.Alive, inventory.Silent), BootID: pick("boot id", "1", "2"),
 		Allowed: inventory.Duration(lifecycle.Allowed(state, 0, 0)),
 		Work:    inventory.Work{Phase: pick("phase", phases...), Order: pick("order", "", "o.1"), Since: when.Draw(t, "work since"), Try: rapid.IntRange(0, 2).Draw(t, "try")}})
 	if rapid.Bool().Draw(t, "session") {

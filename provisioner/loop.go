@@ -39,6 +39,7 @@ type Loop struct {
 	budget *budget // this, clock and alive are of the deciding goroutine alone
 	clock  clock
 	alive  bucket
+	swept  time.Time
 
 	started time.Time
 	wake    chan struct{}
@@ -158,6 +159,7 @@ func (l *Loop) Round(ctx context.Context) {
 		l.recount()
 	}
 	l.keepTime(ctx)
+	l.sweep(ctx)
 	l.grant()
 	defer l.grant() // whoever queued up in this round may go on in the next
 	for _, id := range l.Copy.Nodes() {

@@ -22,7 +22,12 @@ func stepInUse(in Input) Decision {
 		return walk(in, row, advance(in))
 	}
 	if a := in.View.Alerts(inventory.DrainNow); len(a) > 0 {
-		return move(lifecycle.DrainNow, "alert %s: %s", a[0].ID, a[0].What)
+		if left := tooSoon(in); left > 0 {
+			return wait(left, "alert %s: %s; it was moved for its health a short while ago, drained in %v", a[0].ID, a[0].What, left.Round(time.Second))
+		}
+		d := remedied(in, move(lifecycle.DrainNow, "alert %s: %s", a[0].ID, a[0].What), remedyOut)
+		d.Change.Cause = "alert " + a[0].ID
+		return d
 	}
 	if !in.View.Instance.Exists() {
 		return wait(0, "in use")

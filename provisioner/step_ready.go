@@ -45,14 +45,22 @@ func stepReady(in Input) Decision {
 	return wait(min(silence-quiet, 30*time.Second)+time.Second, "waiting for a claim")
 }
 
-// leaveReady goes to inspecting, at most twice; after that somebody has to look.
+// leaveReady goes to inspecting, at most twice a week and not twice in ten minutes; after that somebody has to look.
 func leaveReady(in Input, why string) Decision {
-	if in.View.State.V.Returns >= 2 {
-		return move(lifecycle.Quarantine, "%s, for the third time", why)
+	switch {
+	case remedies(in, remedyLost, remedyWeek) >= maxLost:
+		return move(lifecycle.Quarantine, "%s, for the third time in 7 days", why)
+	case remedies(in, "", remedyDay) >= maxADay:
+		return move(lifecycle.Quarantine, "%s, after %d remedies in 24 hours", why, maxADay)
 	}
-	d := move(lifecycle.Lost, "%s", why)
-	d.Change.Edit = func(st *inventory.NodeState) { st.Returns++; st.Alive = inventory.Unknown }
-	return d
+	if left := tooSoon(in); left > 0 {
+		if in.View.Avail.Exists() {
+			return Decision{Withdraw: true, Say: why}
+		}
+		return wait(left, "%s; it was moved for its health a short while ago, inspected again in %v", why, left.Round(time.Second))
+	}
+	d := remedied(in, move(lifecycle.Lost, "%s", why), remedyLost)
+	return d.then(func(st *inventory.NodeState) { st.Alive = inventory.Unknown })
 }
 
 // alive writes that liveness changed; heartbeats themselves are never written.

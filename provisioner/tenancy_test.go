@@ -382,6 +382,10 @@ func TestReadyNodeIsLost(t *testing.T) {
 			}
 			for i := range 2 {
 				w.until(inventory.Ready)
+				for range int(restBetween / w.step) { // not twice in ten minutes
+					w.turn()
+				}
+				w.until(inventory.Ready)
 				before := w.now
 				lose(w)
 				w.until(inventory.Inspecting)
@@ -392,7 +396,7 @@ func TestReadyNodeIsLost(t *testing.T) {
 			w.until(inventory.Ready)
 			lose(w)
 			w.until(inventory.Quarantined)
-			w.in(inventory.Quarantined, "for the third time")
+			w.in(inventory.Quarantined, "for the third time in 7 days")
 			if w.entered(inventory.Sanitizing) != 3 {
 				t.Errorf("sanitized %d times", w.entered(inventory.Sanitizing))
 			}

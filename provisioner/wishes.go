@@ -55,8 +55,8 @@ func decideWish(in Input) (Decision, bool) {
 		d := answer(in, w, inventory.DoneOK, "now "+string(edge.To))
 		d.Note, d.Event, d.Say = false, ev, why
 		d.Change.Actor, d.Change.Reason = w.V.Actor, why
-		if ev == lifecycle.Return { // somebody has looked: it may fall silent twice more
-			d = absolve(in, d.then(func(st *inventory.NodeState) { st.Returns = 0 }), w.V.Actor)
+		if ev == lifecycle.Return { // somebody has looked: its budget is whole again
+			d = absolve(in, d.then(func(st *inventory.NodeState) { st.Remedies = nil }), w.V.Actor)
 		}
 		return d, true
 	}

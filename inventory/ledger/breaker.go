@@ -44,14 +44,3 @@ func (l *Ledger) CloseBreaker(ctx context.Context, actor, reason string) (invent
 	})
 	return out, err
 }
-
-// Probe asks the store whether it takes writes, without writing: a transaction that would put, and whose condition never
-// holds. The store's quota and its majority are asked as for any write, and no revision is made.
-func (l *Ledger) Probe(ctx context.Context) error {
-	_, err := l.Store.Commit(ctx, inventory.Txn{If: []inventory.Cond{{Key: inventory.KeyBudget, Mod: never}},
-		Then: []inventory.Op{{Key: inventory.KeyBudget, Value: []byte("{}")}}})
-	return err
-}
-
-// never is a revision that no key will ever have.
-const never = 1<<63 - 1
