@@ -26,7 +26,7 @@ import (
 type Directory struct {
 	Copy     *inventory.Copy
 	Ledger   *ledger.Ledger
-	Loop     *Loop
+	Loop     Sink
 	Segments []dhcp.Segment
 	Now      func() time.Time
 	Log      *slog.Logger

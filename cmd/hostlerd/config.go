@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -38,7 +39,9 @@ type Config struct {
 		Listen string `yaml:"listen"`
 	} `yaml:"api"`
 	Replica struct {
-		Lease inventory.Duration `yaml:"lease"` // how long others wait for this one when it vanishes
+		Lease   inventory.Duration `yaml:"lease"`   // how long others wait for this one when it vanishes
+		Listen  string             `yaml:"listen"`  // for other replicas; empty: it is the only one
+		Address string             `yaml:"address"` // where they reach it
 	} `yaml:"replica"`
 	Segments []Segment       `yaml:"segments"`
 	SKUs     []inventory.SKU `yaml:"skus"`
@@ -141,6 +144,14 @@ func (c Config) Check() error {
 	}
 	if _, err := netip.ParseAddrPort(c.API.Listen); err != nil {
 		bad("api.listen: %q is not ADDRESS:PORT", c.API.Listen)
+	}
+	if (c.Replica.Listen == "") != (c.Replica.Address == "") {
+		bad("replica.listen and replica.address: say both where there are several replicas, or neither")
+	}
+	for key, text := range map[string]string{"listen": c.Replica.Listen, "address": c.Replica.Address} {
+		if _, _, err := net.SplitHostPort(text); text != "" && err != nil {
+			bad("replica.%s: %q is not HOST:PORT", key, text)
+		}
 	}
 	if l := time.Duration(c.Replica.Lease); l < 2*time.Second || l > time.Minute || l%time.Second != 0 {
 		bad("replica.lease: %v: whole seconds, from 2s to 1m", l)

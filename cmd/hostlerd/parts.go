@@ -48,7 +48,12 @@ type part struct {
 
 // listen opens every listener and gives the parts that serve them.
 func (d *daemon) listen(ctx context.Context) ([]part, error) {
-	parts := []part{{name: "reconciler", run: d.reconcile}, {name: "auditor", run: d.auditor.Run}, {"monitor", d.monitor.run, true}, {name: "witness", run: d.witness.run}}
+	parts := []part{{name: "reconciler", run: d.reconcile}, {name: "auditor", run: d.auditor.Run}, {"monitor", d.monitor.run, true}, {name: "witness", run: d.witness.run},
+		{name: "events to other replicas", run: d.router.Run}}
+	parts, err := d.listenPeers(parts)
+	if err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("tcp", d.cfg.API.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("api: %w (is another hostlerd running?)", err)
@@ -88,7 +93,7 @@ func (d *daemon) listenBoot(_ context.Context, parts []part) ([]part, error) {
 		}
 		loaders[name] = b
 	}
-	home := &metadata.Service{At: d.dir.At, Log: d.log, Home: d.loop.PhonedHome, Secret: func(i string) string { return d.keys.Authority.Path("phone-home", i) }}
+	home := &metadata.Service{At: d.dir.At, Log: d.log, Home: d.router.PhonedHome, Secret: func(i string) string { return d.keys.Authority.Path("phone-home", i) }}
 	boot := &httpboot.Handler{Boot: d.dir, Files: d.dir, Log: d.log, Images: &httpboot.Images{Open: d.lib.Open, Allowed: d.dir.MayRead}}
 	d.metrics.MustRegister(boot)
 	mux := http.NewServeMux()
@@ -99,7 +104,7 @@ func (d *daemon) listenBoot(_ context.Context, parts []part) ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	agents := &agentapi.Server{Store: d.store, Blobs: blobs, Copy: d.copy, Authority: d.keys.Authority, Loop: d.loop, Entering: provisioner.Entering,
+	agents := &agentapi.Server{Store: d.store, Blobs: blobs, Copy: d.copy, Authority: d.keys.Authority, Loop: d.router, Entering: provisioner.Entering,
 		Order: func(v inventory.NodeView) inventory.Order { return provisioner.OrderFor(v, d.loop.Rules) }, Seed: d.seed, Now: time.Now, Log: d.log}
 	reports := &barrier.Handler{Part: "agents", Next: agents.Handler(), Log: d.log}
 	d.metrics.MustRegister(tenants, reports)
@@ -207,7 +212,7 @@ func (d *daemon) api() http.Handler {
 }
 
 func (d *daemon) live(node string) api.Live {
-	l := d.loop.Live(node)
+	l := d.router.Live(node)
 	out := api.Live{Say: l.Say, Progress: l.Progress, Heard: l.Heard, Still: l.Still, Held: l.Held}
 	if l.Timed {
 		left := inventory.Duration(l.Left.Round(time.Second))

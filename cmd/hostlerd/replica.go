@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"github.com/hostler-project/hostler/internal/version"
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/provisioner"
+	"github.com/hostler-project/hostler/provisioner/peer"
 )
 
 // A replicaLock is held for the life of the process: whoever has it knows that every former life on this folder is dead.
@@ -79,10 +82,29 @@ func (d *daemon) elect(store inventory.Lessor, lock *replicaLock) error {
 		return err
 	}
 	d.elector = &provisioner.Elector{Store: store, TTL: time.Duration(d.cfg.Replica.Lease), Now: time.Now, Busy: d.loop.Busy, Wake: d.loop.Wake, Copy: d.copy, Log: d.log,
-		Me: inventory.Replica{ID: lock.id, Host: host, Version: version.String(), API: d.cfg.API.Listen, Since: time.Now().UTC(), Place: lock.place}}
+		Me: inventory.Replica{ID: lock.id, Host: host, Version: version.String(), API: d.cfg.API.Listen, Address: d.cfg.Replica.Address, Since: time.Now().UTC(), Place: lock.place}}
 	d.loop.Owns, d.loop.Left, d.loop.Since = d.elector.Owns, d.elector.Left, d.elector.Since
 	d.loop.Ledger.Term = d.elector.Conds
 	return nil
+}
+
+// listenPeers opens what other replicas speak to, and makes what this one speaks to them with. Both need replica.listen.
+func (d *daemon) listenPeers(parts []part) ([]part, error) {
+	c := d.cfg.Replica
+	if c.Listen == "" {
+		return parts, nil
+	}
+	cert, err := d.keys.Authority.Replica(d.elector.Me.ID, peer.Name, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("replica.listen: %w", err)
+	}
+	d.router.Client = peer.NewClient(cert, d.keys.Authority.Pool())
+	s := &http.Server{Handler: d.router.Handler(), TLSConfig: peer.ServerTLS(cert, d.keys.Authority.Pool()), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet(d.log)}
+	return append(parts, part{name: "other replicas", run: func(ctx context.Context) error { return run(ctx, s, func() error { return s.ServeTLS(l, "", "") }) }}), nil
 }
 
 // giveUp has others go on at once: acts that run were told to end with the reconciler and get a moment to do so.

@@ -33,6 +33,7 @@ import (
 	"github.com/hostler-project/hostler/provisioner"
 	"github.com/hostler-project/hostler/provisioner/dhcp"
 	"github.com/hostler-project/hostler/provisioner/httpboot"
+	"github.com/hostler-project/hostler/provisioner/peer"
 )
 
 // A daemon is everything that is wired once; parts.go adds what listens.
@@ -45,6 +46,7 @@ type daemon struct {
 	led      *ledger.Ledger
 	loop     *provisioner.Loop
 	elector  *provisioner.Elector
+	router   *peer.Router
 	lib      library
 	dir      *provisioner.Directory
 	segments []dhcp.Segment
@@ -182,6 +184,8 @@ func (d *daemon) wire() error {
 	own := *d.led // the reconciler's writes compare its term; the API's need none
 	d.loop = &provisioner.Loop{Copy: d.copy, Ledger: &own, Now: time.Now, NewID: newID, NewNonce: nonce, Log: d.log, Rules: d.rules(),
 		Performer: &provisioner.Hands{BMCs: &bmc.Pool{Log: d.log}, Target: d.target, Fence: d.fence()}}
+	d.router = &peer.Router{Loop: d.loop, Copy: d.copy, Now: time.Now, Log: d.log,
+		Holds: func(node string) bool { return d.elector == nil || d.elector.Holds(node) }}
 	d.audit()
 	d.metrics.MustRegister(d.progress()...)
 	return d.directory()
@@ -228,7 +232,7 @@ func (d *daemon) rules() *provisioner.Rules {
 
 // directory wires what answers the boot protocols.
 func (d *daemon) directory() error {
-	d.dir = &provisioner.Directory{Copy: d.copy, Ledger: d.led, Loop: d.loop, Segments: d.segments, Now: time.Now, Log: d.log,
+	d.dir = &provisioner.Directory{Copy: d.copy, Ledger: d.led, Loop: d.router, Segments: d.segments, Now: time.Now, Log: d.log,
 		Loaders: map[string]string{}, Pin: d.keys.Authority.Pin(), CA: d.keys.Authority.PEM(), Token: d.keys.Authority.Token,
 		Path: func(session string) string { return d.keys.Authority.Path("session", session) },
 		Agent: func(segment string) string {

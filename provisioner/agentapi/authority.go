@@ -151,6 +151,24 @@ func (a *Authority) Server(addrs []net.IP, now time.Time) (tls.Certificate, erro
 	return tls.Certificate{Certificate: [][]byte{b.Bytes, a.cert.Raw}, PrivateKey: key}, nil
 }
 
+// Replica makes a certificate for a replica to show other replicas, as server and as client. name is what only replicas'
+// certificates have; agents' never name a host.
+func (a *Authority) Replica(id, name string, now time.Time) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	t := &x509.Certificate{Subject: pkix.Name{CommonName: id, OrganizationalUnit: []string{"replica"}}, DNSNames: []string{name},
+		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.AddDate(1, 0, 0),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+	p, err := a.sign(t, key.Public())
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	b, _ := pem.Decode(p)
+	return tls.Certificate{Certificate: [][]byte{b.Bytes, a.cert.Raw}, PrivateKey: key}, nil
+}
+
 func (a *Authority) sign(t *x509.Certificate, pub crypto.PublicKey) ([]byte, error) {
 	var err error
 	if t.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120)); err != nil {
