@@ -78,6 +78,11 @@ func TestTwoReplicas(t *testing.T) {
 	b.Keys = a.Keys
 	for _, c := range []*Config{&a, &b} {
 		c.Etcd.Endpoints, c.Replica.Lease = []string{endpoint}, inventory.Duration(2*time.Second)
+		c.Replica.Listen = freePort(t)
+		c.Replica.Address = c.Replica.Listen
+		if err := c.Check(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var log buffer
 	start(t, a, &log)
