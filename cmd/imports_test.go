@@ -58,11 +58,12 @@ var mayImport = []struct {
 	{"internal/story", "internal/... inventory inventory/lifecycle", "how any of it is done: it runs the programs"},
 	{"internal/faults", "internal/... inventory/... bmc/bmctest provisioner/agentapi", "how any of it is done: it runs the programs"},
 	{"internal/mutants", "", "everything: it rewrites sources and runs their tests"},
+	{"internal/sim", "inventory/... health/hardware provisioner/...", "programs, processes, sockets: it has fakes of everything outside"},
 	{"internal", "internal/...", "the product: it runs the programs"},
 }
 
 // helpers are packages for tests: no program may contain one.
-var helpers = []string{"inventory/memstore", "inventory/storetest", "inventory/api/apitest", "bmc/bmctest", "internal/faults", "internal/frugal"}
+var helpers = []string{"inventory/memstore", "inventory/storetest", "inventory/api/apitest", "bmc/bmctest", "internal/faults", "internal/frugal", "internal/sim"}
 
 // onlyIn says where a package of somebody else may be imported. "" is nowhere.
 var onlyIn = []struct{ pkg, folders, why string }{

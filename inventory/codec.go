@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"unicode"
 )
@@ -19,12 +20,11 @@ const MaxRecord = 128 << 10
 // ErrNewer says that a record was written by a newer version: this one must not rewrite it.
 var ErrNewer = errors.New("inventory: the record has a newer schema than this program knows; upgrade hostlerd")
 
-// A Doc is a record together with where and as of when it was read, and the fields of it that this version does not
-// know: they survive a rewrite.
+// A Doc is a record together with where and as of when it was read. KV holds it as it was, with the fields that this
+// version does not know: they survive a rewrite.
 type Doc[T any] struct {
-	V   T
-	KV  KV
-	raw map[string]json.RawMessage
+	V  T
+	KV KV
 }
 
 // Exists says whether the record was there.
@@ -42,17 +42,28 @@ func Decode[T any](kv KV) (Doc[T], error) {
 	if err := json.Unmarshal(kv.Value, &d.V); err != nil {
 		return d, fmt.Errorf("inventory: record %s is not what it should be: %v", kv.Key, err)
 	}
-	if err := json.Unmarshal(kv.Value, &d.raw); err != nil {
-		return d, fmt.Errorf("inventory: record %s is not a JSON object: %v", kv.Key, err)
+	if text := bytes.TrimLeft(kv.Value, " \t\r\n"); len(text) == 0 || text[0] != '{' {
+		return d, fmt.Errorf("inventory: record %s is not a JSON object", kv.Key)
+	}
+	if n := schemaOf(d.V, kv.Value); n > Schema {
+		return d, fmt.Errorf("%s (schema %d): %w", kv.Key, n, ErrNewer)
+	}
+	return d, nil
+}
+
+// schemaOf is a record's schema number: from the field where its type has one, for a node's view decodes a dozen records
+// and is made at every decision.
+func schemaOf(v any, text []byte) int {
+	if r := reflect.ValueOf(v); r.Kind() == reflect.Struct {
+		if f := r.FieldByName("Schema"); f.IsValid() && f.CanInt() {
+			return int(f.Int())
+		}
 	}
 	var s struct {
 		Schema int `json:"schema"`
 	}
-	_ = json.Unmarshal(kv.Value, &s) // an object already: checked above
-	if s.Schema > Schema {
-		return d, fmt.Errorf("%s (schema %d): %w", kv.Key, s.Schema, ErrNewer)
-	}
-	return d, nil
+	_ = json.Unmarshal(text, &s) // an object already: checked above
+	return s.Schema
 }
 
 // Put encodes v in place of the record, keeping the top-level fields that this version does not know.
@@ -61,8 +72,8 @@ func (d Doc[T]) Put(v T) (Op, error) {
 	if err != nil {
 		return Op{}, fmt.Errorf("inventory: encode %s: %v", d.KV.Key, err)
 	}
-	if len(d.raw) > 0 {
-		if b, err = keepUnknown[T](b, d.raw); err != nil {
+	if len(d.KV.Value) > 0 {
+		if b, err = keepUnknown[T](b, d.KV.Value); err != nil {
 			return Op{}, fmt.Errorf("inventory: encode %s: %v", d.KV.Key, err)
 		}
 	}
@@ -83,9 +94,12 @@ func Plain(s string, most int) string {
 	}, s), most)
 }
 
-func keepUnknown[T any](fresh []byte, raw map[string]json.RawMessage) ([]byte, error) {
-	var now map[string]json.RawMessage
+func keepUnknown[T any](fresh, old []byte) ([]byte, error) {
+	var now, raw map[string]json.RawMessage
 	if err := json.Unmarshal(fresh, &now); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(old, &raw); err != nil {
 		return nil, err
 	}
 	// What the old value held and T knows comes from the fresh value alone: an emptied omitempty field must vanish.

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -46,12 +47,22 @@ func view(r Reader, id string) NodeView {
 		v.Health = append(v.Health, decode[HealthReport](kv, &errs))
 	}
 	for _, kv := range r.Under(PrefixWishes + id + "/") {
+		if answered(kv.Value) {
+			continue
+		}
 		if w := decode[Wish](kv, &errs); w.V.Answer == "" || w.V.Answer == Doing {
 			v.Wishes = append(v.Wishes, w)
 		}
 	}
 	v.Broken = errors.Join(errs...)
 	return v
+}
+
+// answered says of most wishes that were answered that they were, without reading them: they stay in the record, and a
+// node's view must not cost more with each that was ever made. Within a JSON text a quote is always escaped, so what is
+// looked for can only be the field itself.
+func answered(wish []byte) bool {
+	return bytes.Contains(wish, []byte(`"answer":"`)) && !bytes.Contains(wish, []byte(`"answer":"`+Doing+`"`))
 }
 
 func take[T any](r Reader, key string, errs *[]error) Doc[T] {

@@ -321,7 +321,7 @@ type holding struct {
 func (h *holding) Perform(ctx context.Context, _ inventory.NodeView, _ Act) Result {
 	h.begun <- ctx
 	<-h.go_
-	return Result{Err: allowed(ctx)}
+	return Result{Err: Allowed(ctx)}
 }
 
 // An act is under way when its replica is paused. When it goes on, the next order to the machine is refused by the clock,
@@ -355,7 +355,7 @@ func TestActOfAPausedReplica(t *testing.T) {
 	e.Keep(t.Context())
 	e.Balance(t.Context())
 	ctx := begun()
-	if err := allowed(ctx); err != nil {
+	if err := Allowed(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := WarrantOf(ctx).Term, e.Conds(w.id)[0].Create; got != want || got < 2 {
@@ -365,7 +365,7 @@ func TestActOfAPausedReplica(t *testing.T) {
 		t.Error("the shard is not busy")
 	}
 	w.now = w.now.Add(10 * DefaultTTL)
-	if err := allowed(ctx); err == nil || !strings.Contains(err.Error(), "hold on the node's shard is over") || ctx.Err() == nil {
+	if err := Allowed(ctx); err == nil || !strings.Contains(err.Error(), "hold on the node's shard is over") || ctx.Err() == nil {
 		t.Errorf("after the pause: %v, %v", err, ctx.Err())
 	}
 	rev := w.store.Rev()

@@ -140,7 +140,7 @@ func (s *said) Write(p []byte) (int, error) {
 }
 
 func (f ExecFence) run(ctx context.Context, args ...string) ([]byte, error) {
-	if err := allowed(ctx); err != nil {
+	if err := Allowed(ctx); err != nil {
 		return nil, fmt.Errorf("fence: %s: %w", args[0], err)
 	}
 	words := append(append([]string{}, f.Program...), args...)

@@ -35,19 +35,33 @@ func stepFence(in Input) Decision {
 }
 
 // stepQuarantine leaves a node alone, but a claim that is still on it (its tenant's system may run) ends only when the
-// power is confirmed off, and that is tried for ever.
+// power is confirmed off and the machine is cut off its tenant's network, so that nothing that is switched on again
+// comes back there. Both are tried for ever, each whether or not the other works.
 func stepQuarantine(in Input) Decision {
 	if !in.View.Claim.Exists() {
 		return wait(0, "%s; when it is mended: hostler node return %s", in.View.State.V.Reason, in.View.Name())
 	}
-	r, have := in.Seen.Results[PowerOff]
-	switch {
-	case in.Seen.Busy != "":
-		return wait(0, "switching it off: its last tenant's system may still run")
-	case have && r.Err == nil:
-		return Decision{EndClaim: true, Say: "power is confirmed off: the claim is closed", Change: change("power is confirmed off: the claim is closed")}
-	case have && in.Now.Sub(r.At) < 30*time.Second:
-		return wait(30*time.Second-in.Now.Sub(r.At), "it could not be switched off, try %d: %v; pull its power", r.Tries, r.Err)
+	var late Decision
+	for _, do := range []struct {
+		act           Act
+		doing, failed string
+	}{
+		{PowerOff, "switching it off: its last tenant's system may still run", "it could not be switched off, try %d: %v; pull its power"},
+		{FenceIsolate, "cutting it off its last tenant's network", "it could not be cut off its last tenant's network, try %d: %v; unplug it"},
+	} {
+		r, have := in.Seen.Results[do.act]
+		switch left := 30*time.Second - in.Now.Sub(r.At); {
+		case in.Seen.Busy == do.act, in.Seen.Busy != "" && (!have || r.Err != nil):
+			return wait(0, "%s", do.doing)
+		case !have, r.Err != nil && left <= 0:
+			return act(do.act, "%s", do.doing)
+		case r.Err != nil && late.Say == "":
+			late = wait(left, do.failed, r.Tries, r.Err)
+		}
 	}
-	return act(PowerOff, "switching it off: its last tenant's system may still run")
+	if late.Say != "" {
+		return late
+	}
+	const over = "power is confirmed off, and it is cut off its tenant's network: the claim is closed"
+	return Decision{EndClaim: true, Say: over, Change: change(over)}
 }

@@ -491,3 +491,41 @@ func TestPreventTransitionAlert(t *testing.T) {
 func claimOf(reservation string, hold time.Duration) ledger.ClaimRequest {
 	return ledger.ClaimRequest{Tenant: "acme", Reservation: reservation, SKU: "virtual", Hold: hold, Actor: "test"}
 }
+
+// A node that is quarantined between two networks, or still on its tenant's, keeps its claim until it is off and cut off,
+// and comes back from wherever its port was left (found by internal/sim: it stayed there, and never booted again; or its
+// last tenant's system came back on its network).
+func TestQuarantinedOnAnotherNetwork(t *testing.T) {
+	for _, at := range []string{"isolate", "fenced-off"} {
+		t.Run(at, func(t *testing.T) {
+			w := newWorld(t)
+			w.until(inventory.Ready)
+			w.rent("r-1")
+			w.until(inventory.InUse)
+			w.release("r-1")
+			stuck := errors.New("it does not answer")
+			w.bmc = func(a Act) error {
+				if a == PowerOff || at == "isolate" && a == FenceIsolate {
+					return stuck
+				}
+				return nil
+			}
+			w.turns(200, "fencing", func() bool { return w.view().State.V.State == inventory.Fencing && w.view().State.V.Work.Phase == at })
+			w.wish(inventory.WishQuarantine, "")
+			for range 60 {
+				w.turn()
+			}
+			w.turns(30, "told", func() bool { return strings.Contains(w.loop.Live(w.id).Say, "it could not be") })
+			if !w.view().Claim.Exists() {
+				t.Error("neither off nor cut off, and its claim is over")
+			}
+			w.bmc = nil
+			w.turns(200, "without a claim", func() bool { return !w.view().Claim.Exists() })
+			if w.place != "isolated" || w.power != "off" {
+				t.Errorf("its claim is over, and it is %s on network %q", w.power, w.place)
+			}
+			w.wish(inventory.WishReturn, "")
+			w.until(inventory.Ready)
+		})
+	}
+}

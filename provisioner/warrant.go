@@ -63,6 +63,10 @@ func (l *Loop) warrant(ctx context.Context, v inventory.NodeView) (_ context.Con
 		}
 		return nil
 	}
+	ctx = context.WithValue(ctx, guardKey{}, guard)
+	if l.Go != nil { // a simulation's time does not pass by itself: its acts ask
+		return ctx, func() { cancel(nil) }, true
+	}
 	done := make(chan struct{})
 	go func() {
 		for guard() == nil {
@@ -75,14 +79,13 @@ func (l *Loop) warrant(ctx context.Context, v inventory.NodeView) (_ context.Con
 			}
 		}
 	}()
-	ctx = context.WithValue(ctx, guardKey{}, guard)
 	return bmc.Guard(ctx, guard), func() { close(done); cancel(nil) }, true
 }
 
 type guardKey struct{}
 
-// allowed asks once more whether an act may go on.
-func allowed(ctx context.Context) error {
+// Allowed asks once more whether the act that ctx belongs to may go on.
+func Allowed(ctx context.Context) error {
 	if guard, ok := ctx.Value(guardKey{}).(func() error); ok {
 		if err := guard(); err != nil {
 			return err

@@ -1,0 +1,149 @@
+package sim
+
+import (
+	"container/heap"
+	"context"
+	"iter"
+	"time"
+)
+
+var bg = context.Background()
+
+// An event is something that happens at a moment of virtual time. Events of the same moment come in an order that the
+// seed draws.
+type event struct {
+	at  time.Duration
+	tie uint64
+	n   uint64 // last resort, so that the order is total
+	run func()
+}
+
+type queue []event
+
+func (q queue) Len() int { return len(q) }
+func (q queue) Less(i, j int) bool {
+	a, b := q[i], q[j]
+	switch {
+	case a.at != b.at:
+		return a.at < b.at
+	case a.tie != b.tie:
+		return a.tie < b.tie
+	}
+	return a.n < b.n
+}
+func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+
+// Push implements heap.Interface.
+func (q *queue) Push(x any) { *q = append(*q, x.(event)) }
+
+// Pop implements heap.Interface.
+func (q *queue) Pop() any {
+	old := *q
+	e := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return e
+}
+
+// after has f happen after a length of virtual time.
+func (s *Sim) after(d time.Duration, f func()) {
+	s.drawn++
+	heap.Push(&s.queue, event{at: s.mono + max(d, 0), tie: s.rng.Uint64(), n: s.drawn, run: f})
+}
+
+// step lets the next event happen.
+func (s *Sim) step() bool {
+	if len(s.queue) == 0 {
+		return false
+	}
+	e := heap.Pop(&s.queue).(event)
+	s.mono = e.at
+	e.run()
+	return true
+}
+
+// An actor is whose code runs: a replica, the API, the machines. It can be killed and paused.
+type actor struct {
+	name   string
+	dead   bool
+	paused time.Duration // until then
+	procs  []*proc
+}
+
+// A proc is code that waits in the middle: a coroutine, resumed by the queue. It runs only while step runs it.
+type proc struct {
+	who   *actor
+	next  func() (time.Duration, bool)
+	stop  func()
+	yield func(time.Duration) bool
+	dead  bool // everything that it asks for fails from now on
+	over  bool
+}
+
+// spawn has f run as a coroutine of an actor.
+func (s *Sim) spawn(a *actor, after time.Duration, f func()) {
+	p := &proc{who: a}
+	p.next, p.stop = iter.Pull(func(yield func(time.Duration) bool) {
+		p.yield = yield
+		f()
+	})
+	a.procs = append(a.procs, p)
+	s.after(after, func() { s.resume(p) })
+}
+
+func (s *Sim) resume(p *proc) {
+	switch {
+	case p.over:
+		return
+	case p.who.paused > s.mono:
+		s.after(p.who.paused-s.mono, func() { s.resume(p) })
+		return
+	}
+	before := s.cur
+	s.cur = p
+	d, ok := p.next()
+	s.cur = before
+	if ok {
+		s.after(d, func() { s.resume(p) })
+		return
+	}
+	s.forget(p)
+}
+
+func (s *Sim) forget(p *proc) {
+	p.over = true
+	for i, q := range p.who.procs {
+		if q == p {
+			p.who.procs = append(p.who.procs[:i], p.who.procs[i+1:]...)
+			return
+		}
+	}
+}
+
+// wait lets virtual time pass in the code that runs; false says that it was killed meanwhile.
+func (s *Sim) wait(d time.Duration) bool {
+	p := s.cur
+	switch {
+	case p == nil:
+		return true
+	case p.dead:
+		return false
+	}
+	return p.yield(d) && !p.dead
+}
+
+// bury kills an actor: whatever its code asks for from now on fails. It must not be the one that runs.
+func (s *Sim) bury(a *actor) {
+	a.dead = true
+	procs := a.procs
+	a.procs = nil
+	before := s.cur
+	for _, p := range procs {
+		if p.over {
+			continue
+		}
+		p.dead, p.over = true, true
+		s.cur = p
+		p.stop()
+	}
+	s.cur = before
+}
