@@ -39,7 +39,7 @@ type Scope struct {
 // Ledger is the scope of make mutants, in package inventory/ledger.
 var Ledger = []Scope{
 	{File: "gate.go", Gate: []string{"gate", "OpenCertificate", "Uncovered", "Offer"}, Funcs: []string{"publish", "Withdraw"}},
-	{File: "ledger.go", Gate: []string{"move"}, Funcs: []string{"commit", "writable", "enter", "carry", "endClaim", "put", "write", "Current", "term", "Note", "EndClaim"}},
+	{File: "ledger.go", Gate: []string{"move"}, Funcs: []string{"commit", "writable", "fallIll", "getWell", "enter", "carry", "endClaim", "put", "write", "Current", "term", "Note", "EndClaim"}},
 	{File: "claims.go", Funcs: []string{"Claim", "claim", "sameClaim", "candidates", "Confirm", "Release", "Renew", "reserved", "retry"}},
 }
 
