@@ -38,10 +38,10 @@ fuzz: ## every parser against 30 s of nonsense (FUZZTIME=5m for longer, FUZZ=nam
 
 SIM = @set -o pipefail; go test ./internal/sim -run 'Replay|Broke|Histories|Calm' -count=1 -timeout 60m -v | grep -v '^=== '
 sim: ## the control plane simulated under faults: 200,000 transitions, seeds played twice, seeds that once broke
-	$(subst go test,SIM_TOTAL=200000 SIM_EACH=400 SIM_REPLAYS=100 go test,$(SIM))
+	$(subst go test,GOGC=800 SIM_TOTAL=200000 SIM_EACH=400 SIM_REPLAYS=100 go test,$(SIM))
 
 sim-long: ## the same with 2,000,000 transitions, from other seeds (SIM_FROM=N)
-	$(subst go test,SIM_TOTAL=2000000 SIM_EACH=400 SIM_REPLAYS=100 SIM_FROM=$(or $(SIM_FROM),10000000) go test,$(SIM))
+	$(subst go test,GOGC=800 SIM_TOTAL=2000000 SIM_EACH=400 SIM_REPLAYS=100 SIM_FROM=$(or $(SIM_FROM),10000000) go test,$(SIM))
 
 wire: deps ## tests on network namespaces, QEMU and ipmi_sim: root
 	HOSTLER_RACK=1 go test -tags rack -p 1 -count=1 -timeout 30m ./provisioner/... ./imaging/... ./cmd/hostler-agent/... ./internal/rack/...

@@ -40,6 +40,8 @@ type Elector struct {
 	holds   [inventory.Shards]hold
 	orphans map[int]orphan
 	told    string
+
+	seen standing // as of the last look; of Balance alone
 }
 
 // DefaultTTL is how long a replica that vanished keeps its shards from others.
@@ -306,14 +308,23 @@ func (e *Elector) look(ctx context.Context) (s standing, err error) {
 		all[kv.Key] = kv
 	}
 	for n := range inventory.Shards {
-		if s.owner[n], err = inventory.Decode[inventory.ShardOwner](orAbsent(all, inventory.KeyShard(n))); err != nil {
+		if s.owner[n], err = reread(e.seen.owner[n], orAbsent(all, inventory.KeyShard(n))); err != nil {
 			return s, err
 		}
-		if s.mark[n], err = inventory.Decode[inventory.ShardMark](orAbsent(all, inventory.KeyShardMark(n))); err != nil {
+		if s.mark[n], err = reread(e.seen.mark[n], orAbsent(all, inventory.KeyShardMark(n))); err != nil {
 			return s, err
 		}
 	}
+	e.seen = s
 	return s, nil
+}
+
+// reread reads a record, unless it is the one that was read before: most shards stay where they are.
+func reread[T any](before inventory.Doc[T], kv inventory.KV) (inventory.Doc[T], error) {
+	if before.KV.Key == kv.Key && before.KV.Mod == kv.Mod {
+		return before, nil
+	}
+	return inventory.Decode[T](kv)
 }
 
 func orAbsent(all map[string]inventory.KV, key string) inventory.KV {

@@ -57,6 +57,13 @@ func (l *Loop) sweep(ctx context.Context) {
 				continue
 			}
 			t := inventory.Txn{If: []inventory.Cond{inventory.Unchanged(kv)}, Then: []inventory.Op{inventory.Delete(kv.Key)}}
+			if inventory.Parts(kv.Key)[0] == "reservations" { // while its node's claim stands it is in use, whatever the clock says
+				claim := l.Copy.One(inventory.KeyClaim(node))
+				if claim.Exists() {
+					continue
+				}
+				t.If = append(t.If, inventory.Unchanged(claim))
+			}
 			if l.Ledger.Term != nil {
 				t.If = append(t.If, l.Ledger.Term(node)...)
 			}

@@ -131,7 +131,7 @@ func (m *machine) report(a *agent) {
 			m.revoked(a, n.Revoked)
 			return
 		}
-		again(m.s.between(8*time.Second, 15*time.Second))
+		again(m.s.between(15*time.Second, 25*time.Second))
 		return
 	}
 	p := &poll{m: m, a: a, q: q, from: m.s.mono}

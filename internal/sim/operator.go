@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hostler-project/hostler/inventory"
@@ -13,6 +14,9 @@ func (s *Sim) operator() {
 		return
 	}
 	s.after(s.between(time.Second, time.Minute/time.Duration(1+len(s.machines)/4)), s.operator)
+	if s.chance(0.1) {
+		s.lookAtBreaker()
+	}
 	m := s.machines[s.rng.IntN(len(s.machines))]
 	if m.id == "" {
 		return
@@ -44,6 +48,15 @@ func (s *Sim) operator() {
 	case s.maybe("alert prevents transition"):
 		s.alert(m, inventory.PreventTransition)
 	}
+}
+
+// lookAtBreaker is a person who finds the breaker open, looks at what is wrong, and closes it.
+func (s *Sim) lookAtBreaker() {
+	s.spawn(s.api, 0, func() {
+		if _, err := s.led.CloseBreaker(bg, "kim", "looked at"); err == nil {
+			s.seen["breaker closed by a person"]++
+		}
+	})
 }
 
 func (s *Sim) wish(m *machine, verb, arg string) {
@@ -167,6 +180,9 @@ func (s *Sim) settle() {
 			st := s.last[m.id].state
 			switch st.State {
 			case inventory.Quarantined, inventory.Maintenance:
+				if s.foreign(m) {
+					continue
+				}
 				if t, asked := wanted[m.id]; !asked || s.mono-t > 10*time.Minute {
 					wanted[m.id] = s.mono
 					s.wish(m, inventory.WishReturn, "")
@@ -185,6 +201,15 @@ func (s *Sim) settle() {
 	})
 }
 
+// foreign says whether a node's record calls for a medium that is none of the machine's: it was seen in it by a mistake of
+// cables or by an agent that lied, and what became of a medium that is gone is not for this version to record.
+func (s *Sim) foreign(m *machine) bool {
+	v, ok := s.fresh(m)
+	return ok && slices.ContainsFunc(v.Facts.V.MediaEver, func(ever inventory.Medium) bool {
+		return !slices.ContainsFunc(m.own, func(d *disk) bool { return d.m.Key() == ever.Key() })
+	})
+}
+
 // until lets time pass until what is asked has no complaint left.
 func (s *Sim) until(limit time.Duration, what string, complaint func() string) {
 	end := s.mono + limit
@@ -195,6 +220,7 @@ func (s *Sim) until(limit time.Duration, what string, complaint func() string) {
 			if complaint() == "" {
 				return
 			}
+			s.lookAtBreaker()
 			if s.mono > end {
 				s.fail("after %v without a fault a node does not %s: %s", limit, what, complaint())
 			}

@@ -37,7 +37,7 @@ func (r *renter) tick() {
 	if s.ending {
 		return
 	}
-	s.after(s.between(time.Second, 40*time.Second/time.Duration(1+len(s.machines)/4)), r.tick)
+	s.after(s.between(time.Second, 25*time.Second/time.Duration(1+len(s.machines)/4)), r.tick)
 	for _, h := range append([]*holding{}, r.held...) {
 		switch {
 		case h.node == "":

@@ -134,7 +134,7 @@ func (r *replica) run() {
 			r.balance()
 		}
 	})
-	every(ttl, r.balance)
+	every(2*ttl, r.balance)
 }
 
 // ttl is how long a replica that vanished keeps its shards. Longer than the product's, so that less of a history is
@@ -298,7 +298,7 @@ func (r *replica) tick() {
 		return
 	}
 	r.poke()
-	r.s.after(time.Second, r.tick)
+	r.s.after(2*time.Second, r.tick)
 }
 
 // kill is a kill -9: all that was in memory is gone.
