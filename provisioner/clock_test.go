@@ -170,6 +170,8 @@ func TestSweep(t *testing.T) {
 	put(inventory.KeyReservation("acme", "r1"), false, inventory.Reservation{Schema: 1, ID: "r1", Node: id, Phase: inventory.Released, Ended: old})
 	put(inventory.KeyReservation("acme", "r2"), true, inventory.Reservation{Schema: 1, ID: "r2", Node: id, Phase: inventory.Committed, Created: old})
 	put(inventory.KeyReservation("beta", "r3"), true, inventory.Reservation{Schema: 1, ID: "r3", Node: id, Phase: inventory.Expired, Ended: young})
+	put(inventory.KeyReservation("beta", "r4"), true, inventory.Reservation{Schema: 1, ID: "r4", Node: f.order[1], Phase: inventory.Released, Ended: old}) // its node is still on the way back
+	f.put(inventory.KeyClaim(f.order[1]), inventory.Claim{Schema: 1, Node: f.order[1], Tenant: "beta", Reservation: "r4"})
 	put(inventory.KeySession(id), false, inventory.Session{Schema: 1, ID: "s-1", Node: id, Phase: inventory.SessionClosed, Created: old})
 	put(inventory.KeySession(f.order[1]), true, inventory.Session{Schema: 1, ID: "s-2", Node: f.order[1], Phase: inventory.SessionRedeemed, Created: old})
 	for i, r := range f.replicas {
