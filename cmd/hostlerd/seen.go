@@ -39,6 +39,7 @@ type witness struct {
 	now  func() time.Time
 	log  *slog.Logger
 
+	first    chan struct{} // closed by the first comparison
 	mu       sync.Mutex
 	compared bool
 	back     string // how the store went back; "" while it did not
@@ -48,8 +49,18 @@ type witness struct {
 // Commit implements inventory.Store.
 func (w *witness) Commit(ctx context.Context, t inventory.Txn) (inventory.Result, error) {
 	w.mu.Lock()
-	compared, back := w.compared, w.back
+	compared, back, first := w.compared, w.back, w.firstLocked()
 	w.mu.Unlock()
+	if !compared { // a moment after a start: whoever asks first need not be sent away
+		select {
+		case <-first:
+		case <-ctx.Done():
+		case <-time.After(patienceAtStart):
+		}
+		w.mu.Lock()
+		compared, back = w.compared, w.back
+		w.mu.Unlock()
+	}
 	switch {
 	case !compared:
 		return inventory.Result{}, fmt.Errorf("how far the store got is not compared yet: %w", inventory.ErrUnavailable)
@@ -57,6 +68,16 @@ func (w *witness) Commit(ctx context.Context, t inventory.Txn) (inventory.Result
 		return inventory.Result{}, fmt.Errorf("%w: %s", inventory.ErrBehind, back)
 	}
 	return w.Store.Commit(ctx, t)
+}
+
+// patienceAtStart is how long a write waits for the first comparison.
+const patienceAtStart = 2 * time.Second
+
+func (w *witness) firstLocked() chan struct{} {
+	if w.first == nil {
+		w.first = make(chan struct{})
+	}
+	return w.first
 }
 
 // check compares the store with what was seen; inventory.ErrBehind says how it went back.
@@ -80,6 +101,9 @@ func (w *witness) check(ctx context.Context) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if !w.compared {
+		close(w.firstLocked())
+	}
 	w.compared, w.back, w.last = true, back, was
 	if back != "" {
 		return fmt.Errorf("%w: %s", inventory.ErrBehind, back)

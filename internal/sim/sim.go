@@ -188,7 +188,7 @@ func (s *Sim) chance(p float64) bool { return s.rng.Float64() < p }
 func (s *Sim) upTo(d time.Duration) time.Duration { return time.Duration(s.rng.Int64N(int64(d) + 1)) }
 
 // between draws a length of time.
-func (s *Sim) between(a, b time.Duration) time.Duration { return a + s.upTo(b-a) }
+func (s *Sim) between(a, b time.Duration) time.Duration { return a + s.upTo(max(b-a, 0)) }
 
 func (s *Sim) ledger(now func() time.Time) *ledger.Ledger {
 	return &ledger.Ledger{Store: s.store, Now: now, NewID: s.ulid, CertificateKey: s.key.Public().(ed25519.PublicKey)}
