@@ -66,10 +66,10 @@ func TestClaims(t *testing.T) {
 	table.Add(Row{"none, 8 clients", 0, s.c.Count() - n, s.c.Gap(began), "ok"})
 	more := site.Clients(t.Context(), 56, Quick, false)
 	began = time.Now()
-	time.Sleep(20 * time.Second)
+	time.Sleep(45 * time.Second)
 	table.Add(Row{"none, 64 clients", 0, more.Count(), more.Gap(began), "ok"})
 	ops := more.End()
-	s.c.Grow(8)
+	s.c.Grow(24)
 
 	s.every("etcd leader SIGKILL (F-05)", 5, gapLimit, func() func() {
 		m := s.leader()

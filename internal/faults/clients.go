@@ -107,19 +107,20 @@ func (c *Clients) Count() int {
 	return len(c.ops)
 }
 
-// Gap is the longest time without an acknowledged write that reaches into the time from a moment on until now.
+// Gap is the longest time without an acknowledged write that reaches into the time from a moment on until now. Clients
+// that had none before that moment are counted from it.
 func (c *Clients) Gap(from time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	since, now := from.Sub(c.started), time.Since(c.started)
-	var longest, last time.Duration
+	longest, last := time.Duration(0), since
 	for _, at := range c.acks {
 		if at >= since {
 			longest = max(longest, at-last)
 		}
 		last = at
 	}
-	return max(longest, now-max(last, since))
+	return max(longest, now-last)
 }
 
 // Acked waits for an acknowledged write that began after now.
@@ -158,8 +159,8 @@ func (w *worker) cycle(ctx context.Context, id string) {
 	if rand.IntN(4) == 0 {
 		w.do(site, showOp, id, 0)
 	}
-	if rand.IntN(8) == 0 {
-		w.do(site, claimOp, id, 0) // again: its own result
+	for range rand.IntN(4) {
+		w.do(site, claimOp, id, 0) // sent again: its own result
 	}
 	if w.c.whole {
 		w.tenancy(ctx, id)
@@ -167,10 +168,11 @@ func (w *worker) cycle(ctx context.Context, id string) {
 		sleep(ctx, time.Duration(rand.IntN(60))*time.Millisecond)
 	}
 	w.until(site, releaseOp, id)
+	for range rand.IntN(4) {
+		w.do(site, releaseOp, id, 0) // sent again: it is done
+	}
 	switch rand.IntN(8) {
-	case 0:
-		w.do(site, releaseOp, id, 0)
-	case 1:
+	case 0, 1:
 		w.do(site, claimOp, id, 0) // it is over, for ever
 	case 2:
 		w.do(site, showOp, id, 0)
