@@ -214,6 +214,9 @@ func (l *Ledger) Confirm(ctx context.Context, q ConfirmRequest) (inventory.Insta
 		}
 		switch res.V.Phase {
 		case inventory.Pending:
+			if v.State.V.State != inventory.Reserved { // its records were read one after the other: another confirm came between
+				return ErrConflict
+			}
 		case inventory.Committed:
 			if in = v.Instance.V; in.Image != q.Image || in.SeedHash != q.SeedHash {
 				return Refuse("release it and claim again", "reservation %s is already confirmed with another image or seed", q.Reservation)

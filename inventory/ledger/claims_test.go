@@ -511,3 +511,26 @@ func TestRenew(t *testing.T) {
 	_, err := s.led.Renew(t.Context(), "acme", "nothing", time.Minute)
 	refused(t, err, "no reservation nothing")
 }
+
+// A confirm that meets its own repetition half-way (reservation read before, node read after) finds that it is done.
+func TestConfirmBesideItself(t *testing.T) {
+	s := newSite(t)
+	id := s.place(inventory.Ready)
+	_, err := s.led.Claim(t.Context(), ask("r1"))
+	s.must(err)
+	var first inventory.Instance
+	s.store.SetFault(func(c memstore.Call) error {
+		if c.Op == "get" && c.Key == inventory.KeyState(id) && first.ID == "" {
+			first.ID = "asked"
+			first, err = s.led.Confirm(t.Context(), confirm("r1"))
+			s.must(err)
+		}
+		return nil
+	})
+	second, err := s.led.Confirm(t.Context(), confirm("r1"))
+	s.must(err)
+	if first.ID == "asked" || second.ID != first.ID || s.view(id).State.V.State != inventory.Provisioning {
+		t.Errorf("confirmed as %q and as %q, the node is %s", first.ID, second.ID, s.view(id).State.V.State)
+	}
+	s.whole()
+}
