@@ -128,6 +128,15 @@ func (a *agent) test(ctx context.Context, o inventory.Order) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	var there []inventory.Medium
+	for _, d := range drives {
+		there = append(there, d.Medium())
+	}
+	if faults := otherMedia(o.Media, there); len(faults) > 0 {
+		now := time.Now()
+		run := inventory.TestRun{Node: o.Node, Order: o.ID, Profile: o.Profile, Generation: o.Generation, Wipe: o.Wipe, Verdict: inventory.Fail, Started: now, Finished: now, Results: faults}
+		return result{report: inventory.Report{Test: &run}}, nil
+	}
 	for _, d := range drives {
 		disks, err := testable(d)
 		if err != nil {
@@ -143,6 +152,22 @@ func (a *agent) test(ctx context.Context, o inventory.Order) (result, error) {
 	run.Node, run.Order, run.Generation, run.Wipe = o.Node, o.ID, o.Generation, o.Wipe
 	a.page.Doing(fmt.Sprintf("test profile %s: %s %s", o.Profile, run.Verdict, burnin.Why(run)))
 	return result{report: inventory.Report{Test: &run}}, nil
+}
+
+// otherMedia compares the drives with those that were erased: one that came since then may hold anybody's data, and one
+// that is gone was not tested.
+func otherMedia(erased, there []inventory.Medium) []inventory.TestResult {
+	var out []inventory.TestResult
+	missing := func(from, in []inventory.Medium, reason string) {
+		for _, m := range from {
+			if !slices.ContainsFunc(in, func(o inventory.Medium) bool { return o.Key() == m.Key() }) {
+				out = append(out, inventory.TestResult{Test: "media", Component: m.String(), Verdict: inventory.Fail, Reason: reason})
+			}
+		}
+	}
+	missing(there, erased, "it was not in the machine when that was erased")
+	missing(erased, there, "it was erased, and is not in the machine any more")
+	return out
 }
 
 // testable is each namespace of a drive, as burn-in wants it.

@@ -268,6 +268,9 @@ func (m *machine) perform(o inventory.Order, r *inventory.Report) {
 		}
 	case inventory.OrderTest:
 		r.Test = &inventory.TestRun{Profile: o.Profile, Verdict: inventory.Pass, Finished: r.Finished}
+		if !m.has(o.Media) {
+			r.Test.Verdict = inventory.Fail
+		}
 	case inventory.OrderWrite:
 		d := m.disk(o.Write.Medium)
 		if d == nil || o.Write.Medium.Key() == "" {
@@ -292,6 +295,17 @@ func (m *machine) erase(d *disk) inventory.MediumProof {
 		d.data, d.bootable = "", false
 	}
 	return p
+}
+
+// has says whether exactly these media show, as an agent looks before it tests.
+func (m *machine) has(want []inventory.Medium) bool {
+	shown := 0
+	for _, d := range m.disks {
+		if !d.hidden {
+			shown++
+		}
+	}
+	return shown == len(want) && !slices.ContainsFunc(want, func(w inventory.Medium) bool { return m.disk(w) == nil })
 }
 
 func (m *machine) disk(want inventory.Medium) *disk {

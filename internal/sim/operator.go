@@ -166,7 +166,10 @@ func (s *Sim) settle() {
 	for _, m := range s.machines {
 		s.mend(m)
 		m.sticky = false
-		copy(m.disks, m.own)
+		if !slices.Equal(m.disks, m.own) { // nobody moves a disk in a machine that runs
+			m.powerDown()
+			copy(m.disks, m.own)
+		}
 		if m.id != "" {
 			_, err := s.put(inventory.Encode(inventory.KeyHealth(m.id, "bmc"), inventory.HealthReport{Schema: 1, Source: "bmc", Observed: start.Add(s.mono)}))
 			s.must(err)
@@ -188,9 +191,13 @@ func (s *Sim) settle() {
 					s.wish(m, inventory.WishReturn, "")
 				}
 			case inventory.Discovered:
-				if t, asked := wanted[m.id]; m.unknown && m.id != "" && (!asked || s.mono-t > 10*time.Minute) {
+				if t, asked := wanted[m.id]; m.id != "" && (!asked || s.mono-t > 10*time.Minute) {
 					wanted[m.id] = s.mono
-					s.adopt(m)
+					if m.unknown {
+						s.adopt(m)
+					} else {
+						s.wish(m, inventory.WishApprove, "") // approve: auto takes no machine that is on
+					}
 				}
 			case inventory.Ready, inventory.InUse:
 				continue
