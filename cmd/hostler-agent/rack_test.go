@@ -118,7 +118,7 @@ func TestRealMachine(t *testing.T) {
 		t.Errorf("proofs %+v agent %s", r.Proofs, r.Agent)
 	}
 	d.change(func() {
-		d.orders = append(d.orders, inventory.Order{ID: "o3", Kind: inventory.OrderTest, Profile: "smoke"})
+		d.orders = append(d.orders, inventory.Order{ID: "o3", Kind: inventory.OrderTest, Profile: "smoke", Media: hw.Media})
 	})
 	test := stage(3, "test").Test
 	b, _ := json.MarshalIndent(test, "", " ")
