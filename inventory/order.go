@@ -28,7 +28,7 @@ type Order struct {
 	Wipe       int64  `json:"wipe,omitempty"`
 	Name       string `json:"name,omitempty"` // the node's name, for the console page
 
-	Media   []Medium      `json:"media,omitempty"`   // sanitize: every medium that must be erased
+	Media   []Medium      `json:"media,omitempty"`   // sanitize: every medium that must be erased; test, write: what must be there, and nothing else
 	Profile string        `json:"profile,omitempty"` // test
 	SKU     *SKU          `json:"sku,omitempty"`     // test: what is expected
 	Write   *WriteOrder   `json:"write,omitempty"`

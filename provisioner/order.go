@@ -28,6 +28,7 @@ func OrderFor(v inventory.NodeView, rules *Rules) inventory.Order {
 	case inventory.OrderSanitize:
 		o.Media = v.Facts.V.MediaEver
 	case inventory.OrderWrite:
+		o.Media = v.Facts.V.Hardware.Media
 		o.Write = &inventory.WriteOrder{Image: v.Instance.V.Image, ChunkBase: rules.ChunkBase(v, v.Instance.V.Image), Medium: bootMedium(v),
 			TrustedKey: rules.TrustedKey(v.Instance.V.Image), Reboots: v.SKU.V.Handoff == "reboot"}
 	case inventory.OrderHandoff:

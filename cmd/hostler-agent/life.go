@@ -126,7 +126,7 @@ func boot(ctx context.Context, page *page, log *slog.Logger, m kernel, off chan<
 		session: s, page: page, log: log, machine: m, clock: c,
 		self: self{bootID: strings.TrimSpace(string(bootID)), hardware: hw},
 	}
-	tenant := &images{open: openMedium, host: handoff.Machine{}, kernel: handoff.Linux{}}
+	tenant := &images{open: openMedium, there: present, host: handoff.Machine{}, kernel: handoff.Linux{}}
 	if hw.Firmware == "uefi" {
 		tenant.vars = handoff.Machine{}.Vars()
 	}

@@ -128,9 +128,9 @@ func (a *agent) test(ctx context.Context, o inventory.Order) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	var there []inventory.Medium
-	for _, d := range drives {
-		there = append(there, d.Medium())
+	there, err := present()
+	if err != nil {
+		return result{}, err
 	}
 	if faults := otherMedia(o.Media, there); len(faults) > 0 {
 		now := time.Now()
@@ -152,6 +152,19 @@ func (a *agent) test(ctx context.Context, o inventory.Order) (result, error) {
 	run.Node, run.Order, run.Generation, run.Wipe = o.Node, o.ID, o.Generation, o.Wipe
 	a.page.Doing(fmt.Sprintf("test profile %s: %s %s", o.Profile, run.Verdict, burnin.Why(run)))
 	return result{report: inventory.Report{Test: &run}}, nil
+}
+
+// present are the media that are in this machine now.
+func present() ([]inventory.Medium, error) {
+	drives, err := sanitize.System{}.Drives()
+	if err != nil {
+		return nil, err
+	}
+	var out []inventory.Medium
+	for _, d := range drives {
+		out = append(out, d.Medium())
+	}
+	return out, nil
 }
 
 // otherMedia compares the drives with those that were erased: one that came since then may hold anybody's data, and one

@@ -18,6 +18,7 @@ import (
 // already holds the image is only checked again.
 type images struct {
 	open     func(inventory.Medium) (sanitize.Namespace, string, error)
+	there    func() ([]inventory.Medium, error) // the media in this machine
 	host     handoff.Host
 	kernel   handoff.Kernel
 	vars     handoff.Vars                // nil: no UEFI
@@ -32,10 +33,33 @@ type images struct {
 // warmChunks is how many random chunks of a medium that should hold the image already are read again, beside its ends.
 const warmChunks = 64
 
+// unchanged refuses to hand over a machine whose media are not those that were erased and tested: one that came since
+// then would bring its data to the tenant.
+func (w *images) unchanged(tested []inventory.Medium) error {
+	if len(tested) == 0 { // an order of a daemon that names none
+		return nil
+	}
+	there, err := w.there()
+	if err != nil {
+		return err
+	}
+	var faults []string
+	for _, f := range otherMedia(tested, there) {
+		faults = append(faults, f.Component+": "+f.Reason)
+	}
+	if len(faults) > 0 {
+		return fmt.Errorf("write: the media are not those that were erased: %s", strings.Join(faults, "; "))
+	}
+	return nil
+}
+
 // write puts an image on a medium: fetched by chunk, checked, written, read back.
 func (w *images) write(ctx context.Context, a *agent, o inventory.Order) (result, error) {
 	if o.Write == nil {
 		return result{}, fmt.Errorf("write: the order names no image")
+	}
+	if err := w.unchanged(o.Media); err != nil {
+		return result{}, err
 	}
 	begin := time.Now()
 	a.tell(inventory.Progress{What: "fetching the image's manifest", LeftS: -1})
