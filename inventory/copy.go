@@ -1,11 +1,9 @@
 package inventory
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -22,14 +20,24 @@ type Reader interface {
 // is written compares revisions, so a stale Copy makes a transaction fail, never succeed wrongly. History stays out.
 type Copy struct {
 	mu   sync.RWMutex
-	dirs map[string]map[string]KV
+	dirs map[string]*folder
+	ids  []string  // of the nodes that have a record, sorted
+	read *sync.Map // key → its Doc, as views read it last
 	rev  int64
 	at   time.Time // when the store last spoke
 	subs map[chan Batch]struct{}
 }
 
 // NewCopy makes an empty copy; Run fills and follows.
-func NewCopy() *Copy { return &Copy{dirs: map[string]map[string]KV{}, subs: map[chan Batch]struct{}{}} }
+func NewCopy() *Copy {
+	return &Copy{dirs: map[string]*folder{}, read: &sync.Map{}, subs: map[chan Batch]struct{}{}}
+}
+
+// A folder is the keys directly below one place.
+type folder struct {
+	keys  map[string]KV
+	names []string // of keys, in order
+}
 
 // Run lists, then watches, lists again after a compaction, and tries again (after a second) when the store is away.
 // ready is called once, after the first list. It returns when ctx ends.
@@ -94,17 +102,17 @@ func (c *Copy) reset(all []KV, rev int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.dirs
-	c.dirs = map[string]map[string]KV{}
+	c.dirs, c.ids, c.read = map[string]*folder{}, nil, &sync.Map{}
 	b := Batch{Rev: rev}
 	for _, kv := range all {
 		c.put(kv)
-		if old[dir(kv.Key)][kv.Key].Mod != kv.Mod {
+		if was, ok := find(old, kv.Key); !ok || was.Mod != kv.Mod {
 			b.Events = append(b.Events, Event{KV: kv})
 		}
 	}
-	for d, keys := range old {
-		for k := range keys {
-			if !c.dirs[d][k].Exists() {
+	for _, f := range old {
+		for _, k := range f.names {
+			if _, ok := find(c.dirs, k); !ok {
 				b.Events = append(b.Events, Event{KV: KV{Key: k, Mod: rev}, Deleted: true})
 			}
 		}
@@ -123,7 +131,7 @@ func (c *Copy) Apply(b Batch) {
 			continue
 		}
 		if e.Deleted {
-			delete(c.dirs[dir(e.KV.Key)], e.KV.Key)
+			c.drop(e.KV.Key)
 		} else {
 			c.put(e.KV)
 		}
@@ -134,10 +142,51 @@ func (c *Copy) Apply(b Batch) {
 
 func (c *Copy) put(kv KV) {
 	d := dir(kv.Key)
-	if c.dirs[d] == nil {
-		c.dirs[d] = map[string]KV{}
+	f := c.dirs[d]
+	if f == nil {
+		f = &folder{keys: map[string]KV{}}
+		c.dirs[d] = f
 	}
-	c.dirs[d][kv.Key] = kv
+	if _, have := f.keys[kv.Key]; !have {
+		i, _ := slices.BinarySearch(f.names, kv.Key)
+		f.names = slices.Insert(f.names, i, kv.Key)
+		if id, ok := strings.CutPrefix(d, PrefixNodes); ok && len(f.names) == 1 {
+			c.setNode(strings.TrimSuffix(id, "/"), true)
+		}
+	}
+	f.keys[kv.Key] = kv
+}
+
+func (c *Copy) drop(key string) {
+	c.read.Delete(key)
+	f := c.dirs[dir(key)]
+	if f == nil || !f.keys[key].Exists() {
+		return
+	}
+	delete(f.keys, key)
+	i, _ := slices.BinarySearch(f.names, key)
+	f.names = slices.Delete(f.names, i, i+1)
+	if id, ok := strings.CutPrefix(dir(key), PrefixNodes); ok && len(f.names) == 0 {
+		c.setNode(strings.TrimSuffix(id, "/"), false)
+	}
+}
+
+func (c *Copy) setNode(id string, there bool) {
+	switch i, have := slices.BinarySearch(c.ids, id); {
+	case there && !have:
+		c.ids = slices.Insert(c.ids, i, id)
+	case !there && have:
+		c.ids = slices.Delete(c.ids, i, i+1)
+	}
+}
+
+func find(dirs map[string]*folder, key string) (KV, bool) {
+	f := dirs[dir(key)]
+	if f == nil {
+		return KV{}, false
+	}
+	kv, ok := f.keys[key]
+	return kv, ok
 }
 
 func (c *Copy) tell(b Batch) {
@@ -209,34 +258,41 @@ func (c *Copy) Reach(ctx context.Context, rev int64) error {
 func (c *Copy) Frozen(read func(Reader)) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	read(frozen(c.dirs))
+	read(frozen{c.dirs, c.read})
 }
 
-type frozen map[string]map[string]KV
+// frozen is the copy as of one revision. What views read of it is remembered until the record changes: a node is looked
+// at far more often than it is written. So whoever has a view may replace what is in it, and must not write into its
+// lists.
+type frozen struct {
+	dirs map[string]*folder
+	read *sync.Map
+}
 
 func (f frozen) One(key string) KV {
-	if kv := f[dir(key)][key]; kv.Exists() {
+	if kv, ok := find(f.dirs, key); ok {
 		return kv
 	}
 	return KV{Key: key}
 }
 
 func (f frozen) Under(d string) []KV {
-	return slices.SortedFunc(maps.Values(f[d]), func(a, b KV) int { return cmp.Compare(a.Key, b.Key) })
+	dir := f.dirs[d]
+	if dir == nil {
+		return nil
+	}
+	kvs := make([]KV, 0, len(dir.names))
+	for _, name := range dir.names {
+		kvs = append(kvs, dir.keys[name])
+	}
+	return kvs
 }
 
 // Nodes lists the ids of all nodes.
 func (c *Copy) Nodes() []string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	var ids []string
-	for d, keys := range c.dirs {
-		if id, ok := strings.CutPrefix(d, PrefixNodes); ok && len(keys) > 0 {
-			ids = append(ids, strings.TrimSuffix(id, "/"))
-		}
-	}
-	slices.Sort(ids)
-	return ids
+	return slices.Clone(c.ids)
 }
 
 // Below lists the names of the folders right below one: the tenants that have reservations, for one.
@@ -244,8 +300,8 @@ func (c *Copy) Below(folder string) []string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	var names []string
-	for d, keys := range c.dirs {
-		if name, ok := strings.CutPrefix(d, folder); ok && name != "" && len(keys) > 0 {
+	for d, f := range c.dirs {
+		if name, ok := strings.CutPrefix(d, folder); ok && name != "" && len(f.names) > 0 {
 			names = append(names, strings.TrimSuffix(name, "/"))
 		}
 	}

@@ -1,7 +1,6 @@
 package inventory
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -41,16 +40,13 @@ func view(r Reader, id string) NodeView {
 		v.Instance = take[Instance](r, KeyInstance(c.Instance), &errs)
 	}
 	if tests := r.Under(PrefixTests + id + "/"); len(tests) > 0 {
-		v.Test = decode[TestRun](tests[len(tests)-1], &errs) // ids are ULIDs: the last is the newest
+		v.Test = decode[TestRun](r, tests[len(tests)-1], &errs) // ids are ULIDs: the last is the newest
 	}
 	for _, kv := range r.Under(PrefixHealth + id + "/") {
-		v.Health = append(v.Health, decode[HealthReport](kv, &errs))
+		v.Health = append(v.Health, decode[HealthReport](r, kv, &errs))
 	}
 	for _, kv := range r.Under(PrefixWishes + id + "/") {
-		if answered(kv.Value) {
-			continue
-		}
-		if w := decode[Wish](kv, &errs); w.V.Answer == "" || w.V.Answer == Doing {
+		if w := decode[Wish](r, kv, &errs); w.V.Answer == "" || w.V.Answer == Doing {
 			v.Wishes = append(v.Wishes, w)
 		}
 	}
@@ -58,23 +54,27 @@ func view(r Reader, id string) NodeView {
 	return v
 }
 
-// answered says of most wishes that were answered that they were, without reading them: they stay in the record, and a
-// node's view must not cost more with each that was ever made. Within a JSON text a quote is always escaped, so what is
-// looked for can only be the field itself.
-func answered(wish []byte) bool {
-	return bytes.Contains(wish, []byte(`"answer":"`)) && !bytes.Contains(wish, []byte(`"answer":"`+Doing+`"`))
-}
-
 func take[T any](r Reader, key string, errs *[]error) Doc[T] {
 	kv := r.One(key)
 	kv.Key = key
-	return decode[T](kv, errs)
+	return decode[T](r, kv, errs)
 }
 
-func decode[T any](kv KV, errs *[]error) Doc[T] {
+func decode[T any](r Reader, kv KV, errs *[]error) Doc[T] {
+	f, remembers := r.(frozen)
+	if remembers {
+		if known, ok := f.read.Load(kv.Key); ok {
+			if d, ok := known.(Doc[T]); ok && d.KV.Mod == kv.Mod {
+				return d
+			}
+		}
+	}
 	d, err := Decode[T](kv)
-	if err != nil {
+	switch {
+	case err != nil:
 		*errs = append(*errs, err)
+	case remembers && d.Exists():
+		f.read.Store(kv.Key, d)
 	}
 	return d
 }

@@ -19,6 +19,8 @@ type agent struct {
 	boot           string
 	redeemed       bool
 	order          inventory.Order
+	inst           string // for whom it writes
+	fit            bool   // the media were those that were erased when it began
 	working        bool
 	turn           int // of its reports: one question at a time
 	done           map[string]inventory.Report
@@ -199,8 +201,9 @@ func (m *machine) begin(a *agent, o inventory.Order) {
 	d := m.s.between(span[0], span[1])
 	m.duty(o)
 	if o.Kind == inventory.OrderWrite {
-		if d := m.disk(o.Write.Medium); d != nil { // the first block is the last that is written
-			d.data, d.bootable = m.s.instanceOf(m), false
+		a.inst, a.fit = m.s.instanceOf(m), m.has(o.Media)
+		if d := m.disk(o.Write.Medium); d != nil && a.fit { // the first block is the last that is written
+			d.data, d.bootable = a.inst, false
 		}
 	}
 	switch {
@@ -231,7 +234,7 @@ func (m *machine) finish(a *agent, o inventory.Order) {
 	now := start.Add(m.s.mono)
 	r := inventory.Report{Session: a.session, BootID: a.boot, Order: o.ID, Agent: "digest", Done: true, Started: now, Finished: now}
 	m.duty(o)
-	m.perform(o, &r)
+	m.perform(a, o, &r)
 	m.lie(o, &r)
 	a.done[o.ID], a.working = r, false
 	m.s.act("%s finished %s: %s", m.name, o.ID, r.Error)
@@ -251,9 +254,10 @@ func (m *machine) media() []inventory.Medium {
 }
 
 // perform does what an honest agent does, on disks that may not be honest: imaging/sanitize reads back what it erased.
-func (m *machine) perform(o inventory.Order, r *inventory.Report) {
+func (m *machine) perform(a *agent, o inventory.Order, r *inventory.Report) {
 	switch o.Kind {
 	case inventory.OrderInspect:
+		m.moved = false
 		r.Hardware = &inventory.Hardware{Serial: m.serial, CPUs: 2, MemoryBytes: 8 << 30, Media: m.media(), NICs: []inventory.NIC{{Name: "eth0", MAC: m.mac}}}
 	case inventory.OrderSanitize:
 		for _, d := range m.disks {
@@ -273,11 +277,11 @@ func (m *machine) perform(o inventory.Order, r *inventory.Report) {
 		}
 	case inventory.OrderWrite:
 		d := m.disk(o.Write.Medium)
-		if d == nil || o.Write.Medium.Key() == "" {
-			r.Error = fmt.Sprintf("medium %s is not in this machine", o.Write.Medium)
+		if d == nil || o.Write.Medium.Key() == "" || !a.fit {
+			r.Error = "the media are not those that were erased"
 			return
 		}
-		d.bootable = true
+		d.data, d.bootable = a.inst, true
 		r.Written = &inventory.Written{Image: o.Write.Image, Serial: d.m.Serial, Bytes: 100, ReadBack: 100}
 	case inventory.OrderHandoff:
 		r.Handoff = &inventory.HandoffResult{Method: "kexec"}

@@ -241,12 +241,19 @@ func (s *Sim) hideDisk() {
 	})
 }
 
+// occupied says whether a machine is a tenant's: nobody takes disks out of such a one.
+func (s *Sim) occupied(m *machine) bool {
+	row, _ := rowOf(s.last[m.id].state.State)
+	return row.Owned || s.instanceOf(m) != ""
+}
+
 // exchangeDisks puts two machines' second disks in each other's place while both are off.
 func (s *Sim) exchangeDisks() {
 	s.someMachine(func(a *machine) {
 		s.someMachine(func(b *machine) {
-			if a != b && !a.power && !b.power {
+			if a != b && !a.power && !b.power && !s.occupied(a) && !s.occupied(b) {
 				a.disks[1], b.disks[1] = b.disks[1], a.disks[1]
+				a.moved, b.moved = true, true
 				s.act("disks of %s and %s are exchanged", a.name, b.name)
 			}
 		})

@@ -64,6 +64,7 @@ type machine struct {
 	placeOf  string // the instance whose network that is
 	disks    []*disk
 	own      []*disk // those that it came with
+	moved    bool    // somebody put another disk in, and no agent has looked since
 	agent    *agent
 
 	mute time.Duration // its agent's messages are lost until then
@@ -172,6 +173,13 @@ func (m *machine) bootDisk() bool {
 // enter starts a tenant's system: it writes to every disk that it sees.
 func (m *machine) enter(inst string) {
 	m.agent, m.runs, m.inst = nil, runsTenant, inst
+	if inst == m.s.instanceOf(m) {
+		for _, d := range m.disks {
+			if !d.hidden && d.data != "" && d.data != inst {
+				m.s.fail("%s is entered by %s, and disk %s holds the data of %s", m.name, inst, d.m.Serial, d.data)
+			}
+		}
+	}
 	for _, d := range m.disks {
 		if !d.hidden {
 			d.data = inst

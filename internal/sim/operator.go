@@ -169,6 +169,7 @@ func (s *Sim) settle() {
 		if !slices.Equal(m.disks, m.own) { // nobody moves a disk in a machine that runs
 			m.powerDown()
 			copy(m.disks, m.own)
+			m.moved = true
 		}
 		if m.id != "" {
 			_, err := s.put(inventory.Encode(inventory.KeyHealth(m.id, "bmc"), inventory.HealthReport{Schema: 1, Source: "bmc", Observed: start.Add(s.mono)}))

@@ -69,25 +69,56 @@ type actor struct {
 	procs  []*proc
 }
 
-// A proc is code that waits in the middle: a coroutine, resumed by the queue. It runs only while step runs it.
+// A proc is code that waits in the middle: a coroutine, resumed by the queue. It runs only while resume runs it.
 type proc struct {
-	who   *actor
+	who  *actor
+	line *line
+	dead bool // everything that it asks for fails from now on
+	over bool
+}
+
+// A line is a coroutine that does one proc's code after another: most are over in no time, and a stack that has grown
+// once need not grow again.
+type line struct {
 	next  func() (time.Duration, bool)
 	stop  func()
 	yield func(time.Duration) bool
-	dead  bool // everything that it asks for fails from now on
-	over  bool
+	do    func()
+}
+
+// done is what a line yields when its code has ended.
+const done = -1
+
+func newLine() *line {
+	l := &line{}
+	l.next, l.stop = iter.Pull(func(yield func(time.Duration) bool) {
+		l.yield = yield
+		for {
+			l.do()
+			if !yield(done) {
+				return
+			}
+		}
+	})
+	return l
 }
 
 // spawn has f run as a coroutine of an actor.
 func (s *Sim) spawn(a *actor, after time.Duration, f func()) {
 	p := &proc{who: a}
-	p.next, p.stop = iter.Pull(func(yield func(time.Duration) bool) {
-		p.yield = yield
-		f()
-	})
 	a.procs = append(a.procs, p)
-	s.after(after, func() { s.resume(p) })
+	s.after(after, func() {
+		if p.over {
+			return
+		}
+		if n := len(s.idle); n > 0 {
+			p.line, s.idle = s.idle[n-1], s.idle[:n-1]
+		} else {
+			p.line = newLine()
+		}
+		p.line.do = f
+		s.resume(p)
+	})
 }
 
 func (s *Sim) resume(p *proc) {
@@ -100,13 +131,14 @@ func (s *Sim) resume(p *proc) {
 	}
 	before := s.cur
 	s.cur = p
-	d, ok := p.next()
+	d, _ := p.line.next()
 	s.cur = before
-	if ok {
-		s.after(d, func() { s.resume(p) })
+	if d == done {
+		s.idle = append(s.idle, p.line)
+		s.forget(p)
 		return
 	}
-	s.forget(p)
+	s.after(d, func() { s.resume(p) })
 }
 
 func (s *Sim) forget(p *proc) {
@@ -128,7 +160,7 @@ func (s *Sim) wait(d time.Duration) bool {
 	case p.dead:
 		return false
 	}
-	return p.yield(d) && !p.dead
+	return p.line.yield(max(d, 0)) && !p.dead
 }
 
 // bury kills an actor: whatever its code asks for from now on fails. It must not be the one that runs.
@@ -142,8 +174,10 @@ func (s *Sim) bury(a *actor) {
 			continue
 		}
 		p.dead, p.over = true, true
-		s.cur = p
-		p.stop()
+		if p.line != nil {
+			s.cur = p
+			p.line.stop()
+		}
 	}
 	s.cur = before
 }

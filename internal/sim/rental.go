@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hostler-project/hostler/inventory"
@@ -24,6 +25,8 @@ type renter struct {
 type holding struct {
 	id      string
 	node    string // as it was told
+	want    string // the node that it asked for
+	asked   time.Duration
 	until   time.Duration
 	never   bool // it never confirms
 	confirm bool
@@ -40,6 +43,9 @@ func (r *renter) tick() {
 	s.after(s.between(time.Second, 25*time.Second/time.Duration(1+len(s.machines)/4)), r.tick)
 	for _, h := range append([]*holding{}, r.held...) {
 		switch {
+		case h.node == "" && s.mono > h.asked+time.Minute: // nobody answered: the same again
+			r.claim(h, "gpu", h.want)
+			return
 		case h.node == "":
 		case s.mono > h.until && !h.never:
 			r.release(h)
@@ -77,16 +83,20 @@ func (r *renter) tick() {
 			_, err := s.led.Renew(bg, r.tenant, h.id, 10*time.Minute)
 			return err
 		})
-	case len(r.held) < len(s.machines)+1:
+	case len(r.held) < len(s.machines)+1 && (s.anyReady() || s.chance(0.1)): // it watches what is offered
 		r.n++
 		h := &holding{id: fmt.Sprintf("%s-%d", r.tenant, r.n), never: s.maybe("never confirms")}
 		r.held = append(r.held, h)
-		node := ""
 		if s.chance(0.2) {
-			node = s.machines[s.rng.IntN(len(s.machines))].id
+			h.want = s.machines[s.rng.IntN(len(s.machines))].id
 		}
-		r.claim(h, "gpu", node)
+		r.claim(h, "gpu", h.want)
 	}
+}
+
+// anyReady says whether a node can be had, as the public records tell.
+func (s *Sim) anyReady() bool {
+	return slices.ContainsFunc(s.machines, func(m *machine) bool { return s.last[m.id].state.State == inventory.Ready })
 }
 
 // as makes a call of the API; its client may go away in the middle.
@@ -109,6 +119,7 @@ func (r *renter) as(call func() error) {
 
 func (r *renter) claim(h *holding, sku, node string) {
 	s := r.s
+	h.asked = s.mono
 	r.as(func() error {
 		res, err := s.led.Claim(bg, ledger.ClaimRequest{Tenant: r.tenant, Reservation: h.id, SKU: sku, Node: node, Hold: s.between(time.Minute, 10*time.Minute), Actor: r.tenant})
 		var refused *ledger.Refusal
@@ -138,10 +149,10 @@ func (r *renter) confirm(h *holding) {
 		switch {
 		case s.cur.dead:
 		case err == nil:
-			h.confirm = true
+			h.confirm, h.never = true, false
 			s.act("%s confirmed %s: %s", r.tenant, h.id, in.ID)
 		case errors.As(err, &refused) && !h.confirm && img == image:
-			r.drop(h)
+			h.confirm, h.until = true, 0 // what it was confirmed with, if it was, is not what was wanted: given back
 		}
 		return err
 	})

@@ -33,7 +33,7 @@ type replica struct {
 	told    <-chan inventory.Batch
 	rev     int64 // its watch has given everything up to here
 	watch   bool  // a delivery is under way
-	relist  bool
+	looks   bool  // at the shards, soon
 	led     *ledger.Ledger
 	loop    *provisioner.Loop
 	dir     *provisioner.Directory
@@ -56,6 +56,9 @@ type poll struct {
 
 // startReplica starts a hostlerd: a new one, or one on the host of one that was killed.
 func (s *Sim) startReplica(id string) {
+	if slices.ContainsFunc(s.replicas, func(r *replica) bool { return r.id == id }) {
+		return // its host has one lock
+	}
 	s.made++
 	r := &replica{s: s, id: id, actor: &actor{name: fmt.Sprintf("hostlerd %d on %s", s.made, id)}, copy: inventory.NewCopy()}
 	if s.maybe("clock wrong") { // it starts with a wall clock that is off
@@ -141,6 +144,14 @@ func (r *replica) run() {
 // spent on renewals.
 const ttl = 15 * time.Second
 
+// balanceSoon has the shards looked at, once for all that comes together.
+func (r *replica) balanceSoon() {
+	if !r.looks {
+		r.looks = true
+		r.s.spawn(r.actor, r.s.upTo(time.Second), func() { r.looks = false; r.balance() })
+	}
+}
+
 func (r *replica) balance() {
 	before := r.elector.Shards()
 	r.elector.Balance(r.ctx)
@@ -183,7 +194,7 @@ func (r *replica) fill() bool {
 	if err != nil {
 		return false
 	}
-	r.rev, r.relist = rev, false
+	r.rev = rev
 	r.drain()
 	return true
 }
@@ -202,7 +213,7 @@ func (r *replica) drain() {
 			if slices.ContainsFunc(b.Events, func(e inventory.Event) bool {
 				return e.Deleted && strings.HasPrefix(e.KV.Key, inventory.PrefixShards)
 			}) {
-				r.s.spawn(r.actor, r.s.upTo(time.Second), r.balance)
+				r.balanceSoon()
 			}
 			continue
 		default:
@@ -246,7 +257,6 @@ func (r *replica) deliver() {
 	}
 	if errors.Is(err, inventory.ErrCompacted) {
 		r.s.fire("compacted under a watch")
-		r.relist = true
 		r.s.spawn(r.actor, 0, func() {
 			for !r.fill() {
 				if !r.s.wait(time.Second) {
@@ -298,7 +308,7 @@ func (r *replica) tick() {
 		return
 	}
 	r.poke()
-	r.s.after(2*time.Second, r.tick)
+	r.s.after(4*time.Second, r.tick)
 }
 
 // kill is a kill -9: all that was in memory is gone.

@@ -59,6 +59,7 @@ type Sim struct {
 	drawn   uint64
 	mono    time.Duration // virtual time since the start
 	cur     *proc
+	idle    []*line
 	fired   map[string]int
 	seen    map[string]int
 	on      map[string]float64 // faults of this seed, by name, and how likely
@@ -100,6 +101,9 @@ func Run(p Params) Result {
 	}
 	s.bury(s.api)
 	s.bury(s.field)
+	for _, l := range s.idle {
+		l.stop()
+	}
 	res := Result{Params: s.p, Transitions: s.checker.Counts().Transitions, Revisions: s.checker.Counts().Revisions, Virtual: s.mono, Fired: s.fired, Seen: s.seen, Err: s.err, Trace: s.trace}
 	s.hash.Sum(res.Hash[:0])
 	return res
@@ -118,8 +122,8 @@ func build(p Params) *Sim {
 	s.drawFaults()
 	s.store.SetFault(s.hook)
 	s.store.SetClock(s.clock(0))
-	if s.p.Nodes == 0 {
-		s.p.Nodes = 1 + s.rng.IntN(12)
+	if drawn := 1 + s.rng.IntN(12); s.p.Nodes == 0 { // drawn in any case: with the number given the rest is the same
+		s.p.Nodes = drawn
 	}
 	s.must(s.declare())
 	for i := range s.p.Nodes {
