@@ -23,6 +23,10 @@ func TestSilentMember(t *testing.T) {
 	defer s.Close()
 	from := put(t, s, "/silent/a", "1")
 	ch := s.Watch(t.Context(), "/silent/", from)
+	lease, err := s.Grant(t.Context(), 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for range 20 { // calls go to both in turn
 		if _, err := s.Get(t.Context(), "/silent/a"); err != nil {
 			t.Fatal(err)
@@ -36,6 +40,11 @@ func TestSilentMember(t *testing.T) {
 		_, err := s.Get(t.Context(), "/silent/a")
 		if took := time.Since(one); err != nil || took > 2*time.Second || time.Since(began) > 3*time.Second && took > time.Second {
 			t.Fatalf("%v after it fell silent a read took %v: %v", time.Since(began), took, err)
+		}
+		one = time.Now()
+		err = s.KeepAlive(t.Context(), lease) // the first may have hung on the silent one; then it ends with it
+		if took := time.Since(one); took > 2*time.Second || time.Since(began) > 3*time.Second && (err != nil || took > time.Second) {
+			t.Fatalf("%v after it fell silent a lease's renewal took %v: %v", time.Since(began), took, err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

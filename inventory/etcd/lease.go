@@ -13,7 +13,7 @@ import (
 
 // Grant makes a lease. etcd counts in seconds, and gives at least one and a half times its election timeout.
 func (s *Store) Grant(ctx context.Context, ttl time.Duration) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	ctx, cancel := s.bound(ctx)
 	defer cancel()
 	r, err := s.client.Grant(ctx, int64((ttl+time.Second-1)/time.Second))
 	if err != nil {
@@ -25,7 +25,7 @@ func (s *Store) Grant(ctx context.Context, ttl time.Duration) (int64, error) {
 // KeepAlive renews a lease once. The client's own keeping alive is not used: its channel is no witness (etcd issue
 // 9921, trillian issue 2654), a request with a deadline and an answer is.
 func (s *Store) KeepAlive(ctx context.Context, lease int64) error {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	ctx, cancel := s.bound(ctx)
 	defer cancel()
 	if _, err := s.client.KeepAliveOnce(ctx, clientv3.LeaseID(lease)); err != nil {
 		return wrap(fmt.Sprintf("keep lease %x alive", lease), err)
@@ -35,7 +35,7 @@ func (s *Store) KeepAlive(ctx context.Context, lease int64) error {
 
 // Revoke ends a lease and deletes its keys.
 func (s *Store) Revoke(ctx context.Context, lease int64) error {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	ctx, cancel := s.bound(ctx)
 	defer cancel()
 	_, err := s.client.Revoke(ctx, clientv3.LeaseID(lease))
 	if err == nil {
