@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -264,14 +265,8 @@ func specFaults(s inventory.Spec) []string {
 			bad("ip", s.IP, "write an IPv4 address like 10.0.0.7")
 		}
 	}
-	if a := s.BMC.Addr; a != "" {
-		host, _, err := net.SplitHostPort(a)
-		if err != nil {
-			host = a
-		}
-		if _, err := netip.ParseAddr(host); err != nil && !hostForm.MatchString(host) {
-			bad("bmc_addr", a, "write an address or name, with :port where it is not the usual one")
-		}
+	if a := s.BMC.Addr; a != "" && !reachable(a) {
+		bad("bmc_addr", a, "write an address or name, with :port where it is not the usual one")
 	}
 	if p := s.BMC.Protocol; p != "" && p != "ipmi" {
 		bad("bmc_protocol", p, "this version speaks ipmi only")
@@ -282,4 +277,15 @@ func specFaults(s inventory.Spec) []string {
 		}
 	}
 	return out
+}
+
+// reachable says whether a text is an address or a name that can be dialled, with or without a port.
+func reachable(text string) bool {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		host, port = text, "623"
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	a, noAddr := netip.ParseAddr(host)
+	return err == nil && n > 0 && (noAddr == nil && a.Zone() == "" || hostForm.MatchString(host))
 }
