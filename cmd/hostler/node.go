@@ -15,6 +15,7 @@ import (
 func (a *app) node() *cobra.Command {
 	return group("node", "List, show and act on nodes", a.nodeLs(), a.nodeShow(), a.nodeHistory(), a.nodeApprove(),
 		a.nodeWish(inventory.WishQuarantine, "quarantine SELECTOR…", "Take nodes out: not for sale until somebody decides"),
+		a.nodeWish(inventory.WishMaintain, "maintain SELECTOR…", "Take resting nodes out for work on them, until they are returned"),
 		a.nodeWish(inventory.WishReturn, "return SELECTOR…", "Send quarantined or maintained nodes back: inspected, erased, tested"),
 		a.nodeWish(inventory.WishAbort, "abort SELECTOR…", "Stop what nodes are doing: to quarantine, at the next safe point"),
 		a.nodeWish(inventory.WishPower, "power on|off|cycle SELECTOR…", "Switch resting nodes by their BMC, and see that it happened"))

@@ -35,8 +35,8 @@ func (a *app) nodeWish(verb, use, short string) *cobra.Command {
 	f.BoolVar(&yes, "yes", false, "do not ask, also for many nodes")
 	w.flags(f, "until each is answered")
 	c.RunE = a.ask(func(c *cobra.Command, cl *client.Client, args []string) error {
-		if verb == inventory.WishQuarantine && strings.TrimSpace(reason) == "" {
-			return fail(exitUsage, "--reason TEXT", "quarantine needs a reason: the next person will ask")
+		if (verb == inventory.WishQuarantine || verb == inventory.WishMaintain) && strings.TrimSpace(reason) == "" {
+			return fail(exitUsage, "--reason TEXT", "%s needs a reason: the next person will ask", verb)
 		}
 		q := api.WishRequest{Verb: verb, Reason: reason}
 		if low == 2 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/hostler-project/hostler/inventory/api"
 	"github.com/hostler-project/hostler/inventory/audit"
 	"github.com/hostler-project/hostler/inventory/doctor"
+	"github.com/hostler-project/hostler/inventory/lifecycle"
 	"github.com/hostler-project/hostler/inventory/memstore"
 )
 
@@ -205,6 +207,32 @@ func TestBreaker(t *testing.T) {
 	}
 	if b := get[api.BreakerStatus](t, s, tech, "GET", "/v1/breaker", nil).Breaker; b.Open || b.By != "test-technician" || b.Reason != "driver rolled back" {
 		t.Errorf("%+v", b)
+	}
+}
+
+// Maintenance needs a reason and a node that rests; why says what to type.
+func TestMaintain(t *testing.T) {
+	s := site(t)
+	s.Ready(t, "gpu001")
+	s.Move(t, s.Ready(t, "gpu002"), lifecycle.Recheck, "its tests are old", nil)
+	tech, rental := s.Token(t, api.RoleTechnician, ""), s.Token(t, api.RoleRental, "acme")
+	for _, c := range []struct {
+		token, node, reason string
+		want                int
+		says                string
+	}{
+		{rental, "gpu001", "fans", http.StatusForbidden, ""},
+		{tech, "gpu001", " ", http.StatusUnprocessableEntity, "maintain needs a reason"},
+		{tech, "gpu002", "fans", http.StatusConflict, "cannot be asked to maintain"},
+		{tech, "gpu001", "fans", http.StatusOK, "maintain"},
+	} {
+		code, b := call(t, s, c.token, "POST", "/v1/nodes/"+c.node+"/wishes", api.WishRequest{Verb: "maintain", Reason: c.reason})
+		if code != c.want || !strings.Contains(string(b), c.says) {
+			t.Errorf("%+v: %d %s", c, code, b)
+		}
+	}
+	if w := get[api.Why](t, s, tech, "GET", "/v1/nodes/gpu001/why", nil); !slices.Contains(w.Do, "hostler node maintain gpu001 --reason TEXT") {
+		t.Errorf("%q", w.Do)
 	}
 }
 

@@ -46,6 +46,7 @@ var byHand = map[lifecycle.Event]string{
 	lifecycle.Approve:    "hostler node approve {node} --sku SKU --bmc ADDR --credential REF",
 	lifecycle.Return:     "hostler node return {node}",
 	lifecycle.Quarantine: "hostler node quarantine {node} --reason TEXT",
+	lifecycle.Maintain:   "hostler node maintain {node} --reason TEXT",
 	lifecycle.Abort:      "hostler node abort {node}",
 	lifecycle.Confirm:    "hostler claim confirm {claim} --image NAME",
 	lifecycle.Release:    "hostler claim release {claim}",

@@ -28,6 +28,7 @@ type verb struct {
 // verbs are the wishes that the provisioner answers. Approve has its own call.
 var verbs = map[string]verb{
 	inventory.WishQuarantine: {event: lifecycle.Quarantine, reason: true},
+	inventory.WishMaintain:   {event: lifecycle.Maintain, reason: true},
 	inventory.WishReturn:     {event: lifecycle.Return},
 	inventory.WishAbort:      {event: lifecycle.Abort},
 	inventory.WishPower:      {args: []string{"on", "off", "cycle"}},
@@ -38,7 +39,7 @@ const wishLife = 15 * time.Minute
 
 // A WishRequest says what is wanted of a node.
 type WishRequest struct {
-	Verb   string `json:"verb" enum:"quarantine,return,abort,power"`
+	Verb   string `json:"verb" enum:"quarantine,maintain,return,abort,power"`
 	Arg    string `json:"arg,omitempty" doc:"Of power: on, off or cycle."`
 	Reason string `json:"reason,omitempty" maxLength:"500"`
 }
