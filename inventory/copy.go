@@ -295,6 +295,14 @@ func (c *Copy) Nodes() []string {
 	return slices.Clone(c.ids)
 }
 
+// Node says whether a node has a record.
+func (c *Copy) Node(id string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	_, there := slices.BinarySearch(c.ids, id)
+	return there
+}
+
 // Below lists the names of the folders right below one: the tenants that have reservations, for one.
 func (c *Copy) Below(folder string) []string {
 	c.mu.RLock()

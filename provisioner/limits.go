@@ -2,7 +2,6 @@ package provisioner
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
@@ -24,6 +23,7 @@ type budget struct {
 	mods    map[string]int64             // of each node's state, as counted
 	queue   map[string]map[string]waiter // by activity and node
 	granted map[string]waiter            // places kept for waiters whose turn has come
+	changed bool                         // there may be room for somebody, or somebody new waits
 
 	breaker inventory.KV
 	open    inventory.Breaker
@@ -79,6 +79,7 @@ func (b *budget) count(batch inventory.Batch) {
 // nothing new; a node that was never seen, or is not readable, takes no place: nothing is ever done with it.
 func (b *budget) take(kv inventory.KV) {
 	p := inventory.Parts(kv.Key)
+	b.changed = true
 	switch {
 	case kv.Key == inventory.KeyBudget && kv.Mod > b.entry.Mod:
 		b.entry = kv
@@ -133,6 +134,7 @@ func (b *budget) turn(v inventory.NodeView) func(activity string) string {
 // release gives back the place that was kept for a node.
 func (b *budget) release(node string) {
 	if w, kept := b.granted[node]; kept {
+		b.changed = true
 		b.use.Add(w.activity, w.rack, w.cause, -1)
 		delete(b.granted, node)
 	}
@@ -170,24 +172,26 @@ func (b *budget) decided(v inventory.NodeView, d Decision) {
 		}
 	}
 	if d.For != "" {
+		b.changed = true
 		b.queue[d.For][v.ID] = waiting(v, d.For)
 	}
 }
 
 // grant keeps the places that are free for those whose turn it is, and says who they are. What is free but for a rack or
-// a cause goes to the next who is not held up by that.
+// a cause goes to the next who is not held up by that. It looks only when something has changed, and puts only those in
+// order for whom there is room: when a site comes back, hundreds wait and a few may go.
 func (b *budget) grant(owns func(string) bool) []string {
+	if !b.changed {
+		return nil
+	}
+	b.changed = false
 	var out []string
 	for _, a := range inventory.ActivityList {
 		if len(b.queue[a]) == 0 || b.use.Count(a) >= b.in.For(a).Site {
 			continue
 		}
-		for _, w := range slices.SortedFunc(maps.Values(b.queue[a]), waiter.before) {
-			if owns != nil && !owns(w.node) {
-				b.forget(w.node)
-				continue
-			}
-			if _, kept := b.granted[w.node]; kept || b.use.Full(b.in, a, w.rack, w.cause) != "" {
+		for _, w := range b.admissible(a, owns) {
+			if b.use.Full(b.in, a, w.rack, w.cause) != "" {
 				continue
 			}
 			b.granted[w.node] = w
@@ -195,6 +199,30 @@ func (b *budget) grant(owns func(string) bool) []string {
 			out = append(out, w.node)
 		}
 	}
+	return out
+}
+
+// admissible are the waiters for whom there is room now, each for itself, the first one first.
+func (b *budget) admissible(activity string, owns func(string) bool) []waiter {
+	type kind struct{ rack, cause string }
+	room := map[kind]bool{} // many wait for the same
+	var out []waiter
+	for _, w := range b.queue[activity] {
+		if owns != nil && !owns(w.node) {
+			b.forget(w.node)
+			continue
+		}
+		k := kind{w.rack, w.cause}
+		free, known := room[k]
+		if !known {
+			free = b.use.Full(b.in, activity, w.rack, w.cause) == ""
+			room[k] = free
+		}
+		if _, kept := b.granted[w.node]; free && !kept {
+			out = append(out, w)
+		}
+	}
+	slices.SortFunc(out, waiter.before)
 	return out
 }
 
@@ -207,6 +235,7 @@ func (b *budget) enter(v inventory.NodeView, activity string, c *ledger.Change) 
 
 // entered counts our own entry at once: the next decision does not wait for the copy.
 func (b *budget) entered(v inventory.NodeView, st inventory.NodeState, rev int64) {
+	b.changed = true
 	b.entry.Mod = rev
 	b.use.SetState(v.ID, st)
 	b.mods[v.ID] = rev - 1 // what the copy shows of the node from before is older than this

@@ -46,6 +46,9 @@ type Loop struct {
 	census  *census // of the loop's own goroutine
 	mu      sync.Mutex
 	nodes   map[string]*track
+	marked  map[string]*track // nodes to look at in the next round
+	timers  timers
+	shards  [inventory.Shards]shardSeen
 	pulse   Pulse
 	timed   int    // nodes with a deadline
 	still   string // why all deadlines stand still
@@ -53,13 +56,16 @@ type Loop struct {
 
 // track is what the loop remembers of one node; all of it can be lost.
 type track struct {
+	id       string
 	since    time.Time // of the hold on its shard that all this belongs to
 	seen     Seen
 	seq      int64     // history number that seen.Results and Report belong to
 	decided  Decision  // the last one, for why
 	at       time.Time // when
 	next     time.Time // decide again at the latest
+	timer    int       // its place among the timers
 	dirty    bool
+	stood    bool          // it was not ours when it was last looked at
 	waitRev  int64         // a write of ours that the copy does not show yet
 	counting time.Duration // what the clock showed when the node's time was last counted
 	timed    bool
@@ -72,9 +78,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	batches, stop := l.Copy.Subscribe()
 	defer func() { stop() }()
 	l.recount()
-	for _, id := range l.Copy.Nodes() {
-		l.node(id).dirty = true
-	}
+	l.touchAll()
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -102,7 +106,7 @@ func (l *Loop) Init() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.nodes == nil {
-		l.started, l.nodes, l.wake = l.Now(), map[string]*track{}, make(chan struct{}, 1)
+		l.started, l.nodes, l.marked, l.wake = l.Now(), map[string]*track{}, map[string]*track{}, make(chan struct{}, 1)
 		l.clock.awake = l.started
 	}
 }
@@ -157,18 +161,22 @@ func (l *Loop) Round(ctx context.Context) {
 	defer l.beat(l.Now())
 	if l.budget == nil {
 		l.recount()
+		l.touchAll()
 	}
 	l.keepTime(ctx)
 	l.sweep(ctx)
 	l.grant()
 	defer l.grant() // whoever queued up in this round may go on in the next
-	for _, id := range l.Copy.Nodes() {
-		if ctx.Err() != nil {
+	l.watchBreaker(ctx) // also while no node is due: the store may take it now
+	for _, id := range l.due(l.Now()) {
+		switch {
+		case ctx.Err() != nil:
 			return
-		}
-		if l.Owns == nil || l.Owns(id) {
+		case !l.Copy.Node(id):
+			l.leave(id)
+		case l.Owns == nil || l.Owns(id):
 			l.one(ctx, id)
-		} else {
+		default:
 			l.stand(id)
 		}
 	}
@@ -209,7 +217,19 @@ func (l *Loop) stand(id string) {
 	defer l.mu.Unlock()
 	n := l.nodeLocked(id)
 	l.setTimed(n, false)
-	n.counting, n.dirty, n.decided = l.clock.ran, true, Decision{}
+	l.clear(n)
+	n.dirty, n.stood, n.decided = true, true, Decision{} // it is marked again when it becomes ours
+}
+
+// leave takes a node that has no record off the list of those to look at.
+func (l *Loop) leave(id string) {
+	l.budget.forget(id)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.nodeLocked(id)
+	l.setTimed(n, false)
+	l.clear(n)
+	n.dirty = true
 }
 
 // one decides about one node, again and again while it writes, so that a node never waits for the next tick.
@@ -248,11 +268,14 @@ func (l *Loop) input(id string) (Input, bool) {
 	if v.State.V.Seq != n.seq { // a new chapter: results and reports of the one before do not count
 		n.seq, n.seen.Results, n.seen.Counted, n.counting = v.State.V.Seq, map[Act]Result{}, 0, l.clock.ran
 	}
+	if n.stood {
+		n.stood, n.counting = false, l.clock.ran
+	}
 	if n.decided.Still == "" {
 		n.seen.Counted += l.clock.ran - n.counting
 	}
 	n.counting = l.clock.ran
-	n.dirty = false
+	l.clear(n)
 	seen := n.seen
 	seen.Results = make(map[Act]Result, len(n.seen.Results))
 	for k, r := range n.seen.Results {
@@ -332,25 +355,27 @@ func (l *Loop) apply(ctx context.Context, in Input, d Decision) bool {
 	l.setTimed(n, timed)
 	switch {
 	case err != nil:
-		n.next = in.Now.Add(l.failed(n, v, d, err))
+		l.lookAt(n, in.Now.Add(l.failed(n, v, d, err)))
 		return false
 	case wrote:
-		n.failing, n.waitRev, n.dirty = 0, rev, true
+		n.failing, n.waitRev = 0, rev
+		l.mark(n)
 		if d.Event != "" {
 			l.Log.Info("node moved", "node", v.ID, "name", v.Name(), "from", v.State.V.State, "event", d.Event, "reason", d.Say)
 		}
 		return l.Copy.Rev() >= rev
 	}
-	n.next = in.Now.Add(time.Hour)
+	again := time.Hour
 	if d.Again > 0 {
-		n.next = in.Now.Add(d.Again)
+		again = d.Again
 	}
+	l.lookAt(n, in.Now.Add(again))
 	return false
 }
 
 // failed says how long to leave a node alone after a write that did not happen. Losing against another writer is usual.
 func (l *Loop) failed(n *track, v inventory.NodeView, d Decision, err error) time.Duration {
-	n.dirty = false
+	l.clear(n)
 	if errors.Is(err, ledger.ErrConflict) {
 		n.failing = min(max(2*n.failing, 20*time.Millisecond), 2*time.Second)
 		if n.failing == 2*time.Second { // seven times in a row: not the usual race
@@ -403,7 +428,7 @@ func (l *Loop) change(id string, f func(*track)) {
 	l.mu.Lock()
 	n := l.nodeLocked(id)
 	f(n)
-	n.dirty = true
+	l.mark(n)
 	l.mu.Unlock()
 	select {
 	case l.wake <- struct{}{}:
@@ -419,24 +444,23 @@ func (l *Loop) touchAll() {
 	}
 }
 
-func (l *Loop) node(id string) *track {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.nodeLocked(id)
-}
-
 func (l *Loop) nodeLocked(id string) *track {
 	n := l.nodes[id]
 	since := l.since(id)
 	if n == nil || !n.since.Equal(since) { // what another hold saw and counted is worth nothing to this one
 		was := n
-		n = &track{since: since, dirty: true, counting: l.clock.ran}
+		n = &track{id: id, since: since, timer: none, counting: l.clock.ran}
 		n.seen.Results = map[Act]Result{}
 		if was != nil {
 			n.seen.Busy = was.seen.Busy
 			l.setTimed(was, false)
+			l.drop(was)
 		}
 		l.nodes[id] = n
+		l.mark(n)
+		if h := &l.shards[inventory.Shard(id)]; h.node == "" {
+			h.node = id
+		}
 	}
 	return n
 }

@@ -352,6 +352,13 @@ func (w *world) clone(t testing.TB) *world {
 	return &c
 }
 
+// node is what a loop remembers of a node.
+func (l *Loop) node(id string) *track {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nodeLocked(id)
+}
+
 // remember gives a loop what another one has in memory.
 func (l *Loop) remember(of *Loop) {
 	l.Init()
@@ -359,8 +366,9 @@ func (l *Loop) remember(of *Loop) {
 	for id, n := range of.nodes {
 		c := *n
 		c.seen.Results = maps.Clone(n.seen.Results)
-		c.seen.Busy, c.dirty, c.next, c.failing = "", true, time.Time{}, 0
+		c.seen.Busy, c.next, c.timer, c.failing = "", time.Time{}, none, 0
 		l.nodes[id] = &c
+		l.mark(&c)
 	}
 }
 

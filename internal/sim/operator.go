@@ -242,10 +242,11 @@ func (s *Sim) until(limit time.Duration, what string, complaint func() string) {
 // resting says which node is not in a resting place or its tenant's, or is one about which the reconciler has no words.
 func (s *Sim) resting() string {
 	for _, m := range s.machines {
-		st := s.last[m.id].state.State
-		if row, ok := rowOf(st); m.id == "" && !m.unknown || m.id != "" && (!ok || !row.Rest) {
+		if row, ok := rowOf(s.last[m.id].state.State); m.id == "" && !m.unknown || m.id != "" && (!ok || !row.Rest) {
 			return s.says(m)
 		}
+	}
+	for _, m := range s.machines { // this costs more: only when all rest
 		if r := s.server(m.id); m.id != "" && (r == nil || r.loop.Live(m.id).Say == "") {
 			return "the reconciler has nothing to say of " + m.name
 		}
