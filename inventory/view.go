@@ -159,6 +159,9 @@ func (v NodeView) Alerts(class string) []Alert {
 	return out
 }
 
+// forTenantOnly says whether an alert only tells the tenant of something, as a fault of its own program.
+func forTenantOnly(a Alert) bool { return len(a.Classes) == 1 && a.Classes[0] == TenantVisible }
+
 // Offer is the public record of the node as it stands.
 func (v NodeView) Offer(now time.Time) Public {
 	st, sp := v.State.V, v.Spec.V
@@ -169,9 +172,10 @@ func (v NodeView) Offer(now time.Time) Public {
 	}
 	p.Reasons = v.Blocked(now)
 	p.Rentable = len(p.Reasons) == 0
-	if st.State == Quarantined || len(v.Alerts("")) > 0 {
+	ill := slices.DeleteFunc(v.Alerts(""), forTenantOnly)
+	if st.State == Quarantined || len(ill) > 0 {
 		p.Health, p.Detail = "unhealthy", st.Reason
-		for _, a := range v.Alerts("") {
+		for _, a := range ill {
 			p.Detail = a.What
 		}
 	}

@@ -105,6 +105,16 @@ func TestOfferTellsTheRentalLayer(t *testing.T) {
 		t.Errorf("quarantined: %+v", p)
 	}
 	v = rentable()
+	v.Health = []inventory.Doc[inventory.HealthReport]{doc(inventory.HealthReport{Alerts: []inventory.Alert{
+		{ID: "xid/13", Classes: []string{inventory.TenantVisible}, What: "its program made an error"}}})}
+	if p := v.Offer(noon); p.Health != "healthy" || !p.Rentable {
+		t.Errorf("something that only its tenant is told: %+v", p)
+	}
+	v.Health[0].V.Alerts[0].Classes = []string{inventory.TenantVisible, inventory.DrainWhenIdle}
+	if p := v.Offer(noon); p.Health != "unhealthy" || p.Detail != "its program made an error" {
+		t.Errorf("something that its tenant is told too: %+v", p)
+	}
+	v = rentable()
 	v.State.V.Taint = inventory.Taint
 	if v.Offer(noon).Sanitized {
 		t.Error("tainted, but sanitized")

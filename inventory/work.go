@@ -158,14 +158,20 @@ type HealthReport struct {
 	Note     string    `json:"note,omitempty"` // who took alerts away, and why
 }
 
-// An Alert is one thing that is wrong.
+// An Alert is one thing that is wrong. Its classes say what follows from it at once; severity and actions, in the words of
+// package health, what is to be done about it.
 type Alert struct {
-	ID      string    `json:"id"`
-	Since   time.Time `json:"since"`
-	Classes []string  `json:"classes"`
-	What    string    `json:"what"`
-	Where   string    `json:"where,omitempty"`
-	Next    string    `json:"next,omitempty"` // the next physical act
+	ID       string    `json:"id"`
+	Since    time.Time `json:"since"`
+	Classes  []string  `json:"classes"`
+	What     string    `json:"what"`
+	Where    string    `json:"where,omitempty"`
+	Next     string    `json:"next,omitempty"`     // the next physical act
+	Severity string    `json:"severity,omitempty"` // info, degraded, fatal
+	Actions  []string  `json:"actions,omitempty"`  // mildest first: drain-now, reset-gpu
+	Rule     string    `json:"rule,omitempty"`     // which rule said so, and where that comes from
+	Count    int64     `json:"count,omitempty"`    // how often it was seen
+	Evidence []string  `json:"evidence,omitempty"` // lines, word for word
 }
 
 // A Credential is a BMC's user and password, sealed to the daemon's key.

@@ -10,19 +10,25 @@ import (
 	"github.com/hostler-project/hostler/inventory/memstore"
 )
 
-// Whoever forbids renting takes the offer away in the same transaction; who only informs does not.
+// Whoever forbids renting takes the offer away in the same transaction; who only informs the tenant does not.
 func TestRaiseAndClear(t *testing.T) {
 	for _, c := range []struct {
 		class  string
 		offers bool
-	}{{inventory.PreventAllocation, false}, {inventory.TenantVisible, true}} {
+		health string
+		detail string
+	}{
+		{inventory.PreventAllocation, false, "unhealthy", "ready and tainted"},
+		{inventory.DrainWhenIdle, true, "unhealthy", "ready and tainted"},
+		{inventory.TenantVisible, true, "healthy", ""},
+	} {
 		s := newSite(t)
 		id := s.place(inventory.Ready)
 		rev := s.store.Rev()
 		alert := inventory.Alert{ID: "audit:I3", What: "ready and tainted", Classes: []string{c.class}}
 		s.must(s.led.Raise(t.Context(), id, "audit", alert))
 		v := s.view(id)
-		if s.store.Rev() != rev+1 || v.Avail.Exists() != c.offers || v.Public.V.Rentable != c.offers || v.Public.V.Health != "unhealthy" || v.Public.V.Detail != "ready and tainted" {
+		if s.store.Rev() != rev+1 || v.Avail.Exists() != c.offers || v.Public.V.Rentable != c.offers || v.Public.V.Health != c.health || v.Public.V.Detail != c.detail {
 			t.Errorf("%s: on offer %v, public %+v", c.class, v.Avail.Exists(), v.Public.V)
 		}
 		if h := v.Health[0].V; h.Source != "audit" || !h.Observed.Equal(s.now) || !h.Alerts[0].Since.Equal(s.now) {
