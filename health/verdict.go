@@ -41,8 +41,7 @@ func (v Verdict) Action() Action { return Strongest(v.Actions) }
 // Has says whether the verdict asks for an action.
 func (v Verdict) Has(a Action) bool { return slices.Contains(v.Actions, a) }
 
-// Alerts tells the inventory what verdicts mean, worst first. Those in shadow, and those that ask for nothing, are left
-// out: an alert is something that changes what happens to the node or what its tenant is told.
+// Alerts tells the inventory what verdicts mean, worst first. Those in shadow, and notices that ask for nothing, are left out.
 func Alerts(verdicts []Verdict) []inventory.Alert {
 	list := slices.Clone(verdicts)
 	slices.SortStableFunc(list, func(a, b Verdict) int {
@@ -56,7 +55,8 @@ func Alerts(verdicts []Verdict) []inventory.Alert {
 	})
 	var out []inventory.Alert
 	for _, v := range list {
-		if classes := v.Classes(); len(classes) > 0 {
+		classes := v.Classes()
+		if !v.Shadow && (len(classes) > 0 || v.Severity != Info) {
 			out = append(out, inventory.Alert{ID: v.ID, Since: v.Since, Classes: classes, What: v.what(), Where: where(v), Next: v.Next,
 				Severity: string(v.Severity), Actions: words(v.Actions), Rule: v.Rule + ", " + v.Source, Count: v.Count, Evidence: v.Evidence})
 		}
