@@ -3,13 +3,17 @@ SHELL := /bin/bash
 RACK  ?= rack
 CACHE := $(or $(HOSTLER_CACHE),/var/cache/hostler)
 PROGRAMS := hostlerd hostler hostler-agent hostler-rack
-GOFLAGS_RELEASE := -trimpath -ldflags "-s -w -X github.com/hostler-project/hostler/internal/version.Number=$(shell git describe --tags --always --dirty 2>/dev/null || echo dev)"
+LDFLAGS := -s -w -X github.com/hostler-project/hostler/internal/version.Number=$(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOFLAGS_RELEASE := -trimpath -ldflags "$(LDFLAGS)"
+# The one program with cgo. Without lazy binding it would die before main where there is no driver.
+NVML_BUILD := CGO_ENABLED=1 CGO_CFLAGS="-O2 -Wno-deprecated-declarations" go build -trimpath -ldflags "$(LDFLAGS) -extldflags=-Wl,-z,lazy"
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## the programs, static, into bin/
+build: ## the programs, static, into bin/; hostler-nvml needs a C compiler
 	@CGO_ENABLED=0 go build $(GOFLAGS_RELEASE) -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
+	@$(NVML_BUILD) -o bin/ ./cmd/hostler-nvml
 
 deps: ## Debian packages that images and rack need (nothing to do when they are there)
 	@images/deps.sh

@@ -16,9 +16,9 @@ var programs = []struct {
 	not  string // no dependency may match
 	max  int64  // bytes, stripped; 0: no limit
 }{
-	{"hostler", `^(go\.etcd\.io/|runtime/cgo$|google\.golang\.org/grpc)`, 0},
-	{"hostlerd", `^runtime/cgo$`, 0},
-	{"hostler-agent", `^(go\.etcd\.io/|runtime/cgo$|google\.golang\.org/grpc|net/http/pprof$|github\.com/danielgtaylor/huma)`, 20 << 20},
+	{"hostler", `^(go\.etcd\.io/|runtime/cgo$|github\.com/NVIDIA/|google\.golang\.org/grpc)`, 0},
+	{"hostlerd", `^(runtime/cgo$|github\.com/NVIDIA/)`, 0},
+	{"hostler-agent", `^(go\.etcd\.io/|runtime/cgo$|github\.com/NVIDIA/|google\.golang\.org/grpc|net/http/pprof$|github\.com/danielgtaylor/huma)`, 20 << 20},
 	{"hostler-rack", `^runtime/cgo$`, 0},
 }
 

@@ -11,6 +11,8 @@ packages=(
 	# images: file systems, partitions, boot loaders, archives, packages
 	mmdebstrap debian-archive-keyring e2fsprogs dosfstools mtools gdisk syslinux syslinux-common systemd-boot-efi
 	binutils cpio zstd xz-utils kmod
+	# hostler-nvml and the stand-in of the GPU driver's library
+	gcc libc6-dev
 	# what tests look in with
 	openssh-client curl etcd-client python3-minimal
 )
