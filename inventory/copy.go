@@ -17,7 +17,7 @@ type Reader interface {
 }
 
 // A Copy follows the store in memory, so that boot answers, lists and the reconciler cost no read. It is a copy: what
-// is written compares revisions, so a stale Copy makes a transaction fail, never succeed wrongly. History stays out.
+// is written compares revisions, so a stale Copy makes a transaction fail, never succeed wrongly. History and sealed seeds stay out.
 type Copy struct {
 	mu   sync.RWMutex
 	dirs map[string]*folder
@@ -39,38 +39,61 @@ type folder struct {
 	names []string // of keys, in order
 }
 
-// Run lists, then watches, lists again after a compaction, and tries again (after a second) when the store is away.
-// ready is called once, after the first list. It returns when ctx ends.
+// How long the copy waits before it lists again: where a compaction overtook it, the store is there, and nothing that
+// reads the copy goes on meanwhile.
+const (
+	pauseAway      = time.Second
+	pauseCompacted = 20 * time.Millisecond
+)
+
+// Run lists, then watches, lists again after a compaction (nearly at once), and tries again (after a second) when the
+// store is away. ready is called once, after the first list. It returns when ctx ends.
 func (c *Copy) Run(ctx context.Context, s Store, ready func()) error {
 	for ctx.Err() == nil {
-		if err := c.follow(ctx, s, &ready); err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrCompacted) && ctx.Err() == nil {
+		pause, err := pauseAway, c.follow(ctx, s, &ready)
+		switch {
+		case errors.Is(err, ErrCompacted):
+			pause = pauseCompacted
+		case err != nil && !errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
 			return err
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Second):
+		case <-time.After(pause):
 		}
 	}
 	return nil
 }
 
-// Fill lists everything afresh, as of one revision; what follows it is to be watched from the next one.
+// absent are the prefixes that a Copy does not hold, in order: history is the largest part by far, sealed seeds are read
+// by whoever needs one, and nobody reads either from here.
+var absent = []string{PrefixHistory, PrefixSealed}
+
+func held(key string) bool {
+	return !slices.ContainsFunc(absent, func(p string) bool { return strings.HasPrefix(key, p) })
+}
+
+// Fill lists everything afresh, as of one revision; what follows it is to be watched from the next one. It asks as seldom
+// as it can, because a compaction between two questions overtakes it: once for what lies before each prefix that is not
+// held, and once for the rest.
 func (c *Copy) Fill(ctx context.Context, s Store) (rev int64, err error) {
-	// History is the largest part by far and nobody reads it from here: list around it.
-	first, err := s.List(ctx, Root, ListOptions{Limit: 1, KeysOnly: true})
-	if err != nil {
-		return 0, err
-	}
 	var all []KV
-	for _, p := range copied {
-		snap, err := s.List(ctx, p, ListOptions{Rev: first.Rev})
+	o := ListOptions{}
+	for i := 0; i <= len(absent); i++ {
+		if o.Before = ""; i < len(absent) {
+			o.Before = absent[i]
+		}
+		snap, err := s.List(ctx, Root, o)
 		if err != nil {
 			return 0, err
 		}
 		all = append(all, snap.KVs...)
+		if o.Rev = snap.Rev; i < len(absent) {
+			o.After = absent[i] + "\xff"
+		}
 	}
-	c.reset(all, first.Rev)
-	return first.Rev, nil
+	c.reset(all, o.Rev)
+	return o.Rev, nil
 }
 
 func (c *Copy) follow(ctx context.Context, s Store, ready *func()) error {
@@ -92,11 +115,6 @@ func (c *Copy) follow(ctx context.Context, s Store, ready *func()) error {
 	}
 	return ErrUnavailable
 }
-
-// copied are the prefixes a Copy holds.
-var copied = []string{PrefixMeta, PrefixNodes, PrefixPublic, PrefixAvail, PrefixHealth, PrefixClaims, PrefixReservations,
-	PrefixInstances, PrefixWishes, PrefixSessions, PrefixCerts, PrefixTests, PrefixSKUs, PrefixExpected, PrefixImages,
-	PrefixIDs, PrefixBMC, PrefixCredentials, PrefixTokens, PrefixShards, PrefixReplicas, PrefixPolicies, PrefixBreakers}
 
 func (c *Copy) reset(all []KV, rev int64) {
 	c.mu.Lock()
@@ -127,7 +145,7 @@ func (c *Copy) Apply(b Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range b.Events {
-		if e.KV.Mod <= c.rev || strings.HasPrefix(e.KV.Key, PrefixHistory) {
+		if e.KV.Mod <= c.rev || !held(e.KV.Key) {
 			continue
 		}
 		if e.Deleted {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hostler-project/hostler/inventory"
 	"github.com/hostler-project/hostler/inventory/memstore"
@@ -233,4 +234,51 @@ func TestCopyIsNotTakenBack(t *testing.T) {
 			t.Errorf("%s: %s at %d, %v, copy at %d", name, got.Value, got.Mod, c.One(b).Exists(), c.Rev())
 		}
 	}
+}
+
+// A compaction that overtakes the copy costs it no second: not where its watch is overtaken, nor where its list is, nor
+// where that happens again and again.
+func TestCopyComesBackFromCompaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		commit(t, s, set(inventory.KeySpec("n-1"), `{}`))
+		c := follow(t, s)
+		lists := 0
+		s.SetFault(func(call memstore.Call) error {
+			if call.Op != "list" {
+				return nil
+			}
+			if lists++; lists <= 10 {
+				return inventory.ErrCompacted
+			}
+			return nil
+		})
+		began := time.Now()
+		s.CutWatches()
+		rev := commit(t, s, set(inventory.KeySpec("n-2"), `{}`))
+		if err := c.Reach(t.Context(), rev); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 500*time.Millisecond || lists < 11 {
+			t.Errorf("it took %v and %d lists", took, lists)
+		}
+	})
+}
+
+// What the copy does not hold comes in by no way: neither by the list nor by the watch.
+func TestCopyHoldsNoSeeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		commit(t, s, set(inventory.KeySealed("i-1"), `{}`), set(inventory.KeyHistory("n-1", 1), `{}`), set(inventory.KeyInstance("i-1"), `{}`), set(inventory.KeyTest("n-1", "t"), `{}`))
+		c := follow(t, s)
+		rev := commit(t, s, set(inventory.KeySealed("i-2"), `{}`), set(inventory.KeyHistory("n-2", 1), `{}`), set(inventory.KeyInstance("i-2"), `{}`), set(inventory.KeyTest("n-2", "t"), `{}`))
+		if err := c.Reach(t.Context(), rev); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []string{"1", "2"} {
+			if c.One(inventory.KeySealed("i-"+n)).Exists() || c.One(inventory.KeyHistory("n-"+n, 1)).Exists() || !c.One(inventory.KeyInstance("i-"+n)).Exists() || !c.One(inventory.KeyTest("n-"+n, "t")).Exists() {
+				t.Errorf("%s: a seed or history is there, or an instance or a test is not", n)
+			}
+		}
+	})
 }

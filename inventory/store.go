@@ -21,6 +21,7 @@ func (kv KV) Exists() bool { return kv.Mod != 0 }
 type ListOptions struct {
 	Rev      int64  // read at this revision; 0 means the newest. Compacted: ErrCompacted
 	After    string // only keys greater than this one (the last key of the page before)
+	Before   string // only keys less than this one; empty: to the end
 	Limit    int    // at most this many; 0 means all
 	KeysOnly bool
 }

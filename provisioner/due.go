@@ -2,7 +2,6 @@ package provisioner
 
 import (
 	"container/heap"
-	"maps"
 	"slices"
 	"time"
 
@@ -49,7 +48,7 @@ func (l *Loop) mark(n *track) {
 
 // clear says that a node has been looked at.
 func (l *Loop) clear(n *track) {
-	n.dirty = false
+	n.dirty, n.eager = false, false
 	delete(l.marked, n.id)
 }
 
@@ -73,15 +72,31 @@ func (l *Loop) drop(n *track) {
 	}
 }
 
-// due are the nodes to look at now, in the order of their ids.
-func (l *Loop) due(now time.Time) []string {
+// How long a round may be before it leaves the rest for the next one, and how many of the rest it looks at all the same.
+const (
+	longRound = 100 * time.Millisecond
+	fewest    = 16
+)
+
+// due are the nodes to look at now, in the order of their ids; the first so many are those to which something happened.
+func (l *Loop) due(now time.Time) (ids []string, eager int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.survey()
 	for len(l.timers) > 0 && !now.Before(l.timers[0].next) {
 		l.mark(heap.Pop(&l.timers).(*track))
 	}
-	return slices.Sorted(maps.Keys(l.marked))
+	var rest []string
+	for id, n := range l.marked {
+		if n.eager {
+			ids = append(ids, id)
+		} else {
+			rest = append(rest, id)
+		}
+	}
+	slices.Sort(ids)
+	slices.Sort(rest)
+	return append(ids, rest...), len(ids)
 }
 
 // A shardSeen is what this replica has of a shard, seen by one of the shard's nodes.

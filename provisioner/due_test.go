@@ -60,3 +60,40 @@ func TestARoundCostsWhatHappened(t *testing.T) {
 		t.Errorf("when the time of all had come, %d of %d were looked at", n, nodes)
 	}
 }
+
+// After a start there are thousands to look at. Those at which something is done do not wait for that, and the rest is
+// looked at all the same.
+func TestWorkDoesNotWaitForTheFirstLook(t *testing.T) {
+	const work, rest = 20, 1500
+	f := newFleet(t, work+rest, 1, func(i int, s *inventory.Spec) {
+		if i >= work {
+			s.Approve = ""
+		}
+	})
+	f.put(inventory.KeyLimits, limits(func(l *inventory.Limits) { l.Boot = inventory.Limit{Site: 2} }))
+	f.step = time.Millisecond
+	r := f.replicas[0]
+	r.loop.NewID = func() string { f.now = f.now.Add(10 * time.Millisecond); return f.ulid() } // what a look costs
+	for _, n := range r.loop.nodes {
+		n.eager = false // as after a start: nothing has happened yet
+	}
+	booted := func() (n int) {
+		for _, id := range f.order[:work] {
+			if f.machines[id].agent {
+				n++
+			}
+		}
+		return n
+	}
+	began := f.now
+	f.until(200, "two rounds of boots are over", func() bool { return booted() >= 6 })
+	if took := f.now.Sub(began); took > 9*time.Second {
+		t.Errorf("six boots, two at a time, took %v: they waited for a look at %d nodes", took, rest)
+	}
+	f.turns(80)
+	for _, id := range f.order {
+		if r.loop.Live(id).Say == "" {
+			t.Fatalf("%s was not looked at", id)
+		}
+	}
+}

@@ -58,6 +58,7 @@ type Loop struct {
 type track struct {
 	id       string
 	since    time.Time // of the hold on its shard that all this belongs to
+	made     time.Time // silence before it is nobody's fault: a hold that lapsed for a moment leaves nothing remembered
 	seen     Seen
 	seq      int64     // history number that seen.Results and Report belong to
 	decided  Decision  // the last one, for why
@@ -65,6 +66,7 @@ type track struct {
 	next     time.Time // decide again at the latest
 	timer    int       // its place among the timers
 	dirty    bool
+	eager    bool          // something happened to it: it goes before those that are only looked at
 	stood    bool          // it was not ours when it was last looked at
 	waitRev  int64         // a write of ours that the copy does not show yet
 	counting time.Duration // what the clock showed when the node's time was last counted
@@ -91,12 +93,26 @@ func (l *Loop) Run(ctx context.Context) error {
 		case b, ok := <-batches:
 			if !ok { // we were too slow: everything may have changed
 				batches, stop = l.Copy.Subscribe()
-				l.recount()
-				l.census = nil
-				l.touchAll()
+				l.Missed()
 				continue
 			}
 			l.Changed(b)
+			l.allTold(batches)
+		}
+	}
+}
+
+// allTold takes in what was told meanwhile: places in a budget become free by it, and a subscription does not wait long.
+func (l *Loop) allTold(batches <-chan inventory.Batch) {
+	for {
+		select {
+		case b, ok := <-batches:
+			if !ok {
+				return // Run finds that too
+			}
+			l.Changed(b)
+		default:
+			return
 		}
 	}
 }
@@ -109,6 +125,13 @@ func (l *Loop) Init() {
 		l.started, l.nodes, l.marked, l.wake = l.Now(), map[string]*track{}, map[string]*track{}, make(chan struct{}, 1)
 		l.clock.awake = l.started
 	}
+}
+
+// Missed says that changes were not told: everything is counted and looked at afresh.
+func (l *Loop) Missed() {
+	l.recount()
+	l.census = nil
+	l.touchAll()
 }
 
 // Changed marks the nodes that a batch of changes is about.
@@ -156,9 +179,11 @@ func nodeIn(kv inventory.KV) string {
 	return d.V.Node
 }
 
-// Round decides about every node whose time has come.
+// Round decides about every node whose time has come. What takes long is left for the next round: after a start there are
+// thousands to look at, and those at which something is being done must not wait for that.
 func (l *Loop) Round(ctx context.Context) {
-	defer l.beat(l.Now())
+	began := l.Now()
+	defer l.beat(began)
 	if l.budget == nil {
 		l.recount()
 		l.touchAll()
@@ -166,11 +191,15 @@ func (l *Loop) Round(ctx context.Context) {
 	l.keepTime(ctx)
 	l.sweep(ctx)
 	l.grant()
-	defer l.grant() // whoever queued up in this round may go on in the next
+	defer l.grant()     // whoever queued up in this round may go on in the next
 	l.watchBreaker(ctx) // also while no node is due: the store may take it now
-	for _, id := range l.due(l.Now()) {
+	ids, eager := l.due(l.Now())
+	for i, id := range ids {
 		switch {
 		case ctx.Err() != nil:
+			return
+		case i >= eager+fewest && l.Now().Sub(began) > longRound:
+			l.Wake()
 			return
 		case !l.Copy.Node(id):
 			l.leave(id)
@@ -282,10 +311,10 @@ func (l *Loop) input(id string) (Input, bool) {
 		seen.Results[k] = r
 	}
 	started := l.started
-	if n.since.After(started) {
-		started = n.since // silence before we had the shard is nobody's fault either
+	if n.made.After(started) {
+		started = n.made // silence before we had the shard is nobody's fault either
 	}
-	return Input{Now: now, Started: started, Awake: later(l.clock.since(now), n.since), Breaker: l.budget.breakerNow(), View: v, Rev: rev, Seen: seen, ID: l.NewID(), Nonce: l.NewNonce(), Rules: l.Rules,
+	return Input{Now: now, Started: started, Awake: later(l.clock.since(now), n.made), Breaker: l.budget.breakerNow(), View: v, Rev: rev, Seen: seen, ID: l.NewID(), Nonce: l.NewNonce(), Rules: l.Rules,
 		Turn: l.budget.turn(v), Holder: func(kind, value string) string { return ledger.Holder(l.Copy, kind, value) },
 		Found: func(kind, value string) []string { return l.census.who[inventory.KeyID(kind, value)] },
 		Other: func(node string) inventory.NodeView { return inventory.View(l.Copy, node) }}, true
@@ -428,20 +457,23 @@ func (l *Loop) change(id string, f func(*track)) {
 	l.mu.Lock()
 	n := l.nodeLocked(id)
 	f(n)
+	n.eager = true
 	l.mark(n)
 	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+	l.Wake()
 }
 
 func (l *Loop) touch(id string) { l.change(id, func(*track) {}) }
 
+// touchAll has every node looked at, after those to which something happened.
 func (l *Loop) touchAll() {
+	l.Init()
+	l.mu.Lock()
 	for _, id := range l.Copy.Nodes() {
-		l.touch(id)
+		l.mark(l.nodeLocked(id))
 	}
+	l.mu.Unlock()
+	l.Wake()
 }
 
 func (l *Loop) nodeLocked(id string) *track {
@@ -449,7 +481,7 @@ func (l *Loop) nodeLocked(id string) *track {
 	since := l.since(id)
 	if n == nil || !n.since.Equal(since) { // what another hold saw and counted is worth nothing to this one
 		was := n
-		n = &track{id: id, since: since, timer: none, counting: l.clock.ran}
+		n = &track{id: id, since: since, made: later(since, l.Now()), timer: none, counting: l.clock.ran}
 		n.seen.Results = map[Act]Result{}
 		if was != nil {
 			n.seen.Busy = was.seen.Busy

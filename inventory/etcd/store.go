@@ -119,6 +119,9 @@ func (s *Store) List(ctx context.Context, prefix string, o inventory.ListOptions
 	if o.After >= start {
 		start = o.After + "\x00"
 	}
+	if o.Before != "" && (prefix == "" || o.Before < end) {
+		end = o.Before
+	}
 	opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithRev(o.Rev), clientv3.WithLimit(int64(o.Limit))}
 	if o.KeysOnly {
 		opts = append(opts, clientv3.WithKeysOnly())

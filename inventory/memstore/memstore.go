@@ -97,6 +97,9 @@ func (s *Store) List(ctx context.Context, prefix string, o inventory.ListOptions
 		names = names[i:]
 	}
 	for _, name := range names {
+		if o.Before != "" && name >= o.Before {
+			break
+		}
 		kv := s.at(name, at)
 		if !kv.Exists() {
 			continue

@@ -102,6 +102,24 @@ var readCases = []testCase{
 			e.same("after "+c.after, e.names(e.list(inventory.ListOptions{After: c.after}).KVs), c.want)
 		}
 	}},
+	{"list: before", func(e *env) {
+		e.do(e.put("a", "x"), e.put("b", "x"), e.put("c", "x"))
+		for _, c := range []struct {
+			after, before string
+			want          []string
+		}{
+			{"", e.prefix + "c", []string{"a", "b"}},
+			{"", e.prefix + "bb", []string{"a", "b"}},
+			{"", e.prefix + "a", nil},
+			{"", "/", nil},                     // before the prefix
+			{"", "~", []string{"a", "b", "c"}}, // behind it
+			{e.prefix + "a", e.prefix + "c", []string{"b"}},
+			{e.prefix + "b", e.prefix + "b", nil},
+			{e.prefix + "c", e.prefix + "b", nil},
+		} {
+			e.same("after "+c.after+" before "+c.before, e.names(e.list(inventory.ListOptions{After: c.after, Before: c.before}).KVs), c.want)
+		}
+	}},
 	{"list: every past revision", func(e *env) {
 		var revs []int64
 		revs = append(revs, e.do(e.put("a", "1")), e.do(e.put("b", "1"), e.put("a", "2")), e.do(e.del("a")), e.do(e.put("a", "3")))
