@@ -40,8 +40,8 @@ FUZZTIME ?= 30s
 fuzz: ## every parser against 30 s of nonsense (FUZZTIME=5m for longer, FUZZ=name for some); about 8 minutes
 	@go run ./internal/fuzz $(FUZZTIME) '$(FUZZ)'
 
-SIM = @set -o pipefail; go test ./internal/sim -run 'Replay|Broke|Histories|Calm' -count=1 -timeout 60m -v | grep -v '^=== '
-sim: ## the control plane simulated under faults: 200,000 transitions, seeds played twice, seeds that once broke; 3 minutes
+SIM = @set -o pipefail; go test ./internal/sim -run 'Replay|Broke|Histories|Calm|Fleet' -count=1 -timeout 60m -v | grep -v '^=== '
+sim: ## the control plane simulated under faults: 200,000 transitions, seeds played twice, seeds that once broke, 500 nodes lost at once; 3 minutes
 	$(subst go test,GOGC=800 SIM_TOTAL=200000 SIM_EACH=400 SIM_REPLAYS=100 go test,$(SIM))
 
 sim-long: ## the same with 2,000,000 transitions, from other seeds (SIM_FROM=N)

@@ -105,8 +105,12 @@ func (b *budget) judge(now time.Time) (inventory.Breaker, bool) {
 		}
 	}
 	out := inventory.Breaker{Open: true, Since: now, Counted: len(sick), Allowed: allowed, By: actor, Closed: b.open.Closed}
-	if n := len(silent); n > allowed && silent[n-1].Sub(silent[n-1-allowed]) <= together {
-		out.Cause = fmt.Sprintf("monitoring lost: %d of %d nodes silent since %s, all at once: the network to them is the first suspect", n, len(b.fleet), silent[n-1-allowed].UTC().Format("15:04:05"))
+	first := len(silent) // of those that fell silent with the last one
+	for first > 0 && silent[len(silent)-1].Sub(silent[first-1]) <= together {
+		first--
+	}
+	if n := len(silent) - first; 2*n >= len(sick) { // a big site always has some that are unwell for other reasons
+		out.Cause = fmt.Sprintf("monitoring lost: %d of %d nodes silent since %s, all at once: the network to them is the first suspect", n, len(b.fleet), silent[first].UTC().Format("15:04:05"))
 		return out, true
 	}
 	var parts []string

@@ -288,6 +288,32 @@ func TestWhatAnOpenBreakerHoldsUp(t *testing.T) {
 	}
 }
 
+// The one act that starts something without a transaction of its own looks at the breaker right before: a copy that is
+// late does not know that it has opened.
+func TestALateCopyAndTheBreaker(t *testing.T) {
+	for _, opened := range []bool{false, true} {
+		f := newFleet(t, 1, 1, nil)
+		f.until(200, "ready", f.all(inventory.Ready))
+		loop := f.replicas[0].loop
+		f.sync(f.replicas[0])
+		loop.touch(f.order[0])
+		in, due := loop.input(f.order[0])
+		in.View.State.V.State, in.View.State.V.Work = inventory.Quarantined, inventory.Work{}
+		d := held(in, act(PowerOff, "its last tenant's system may still run"))
+		if opened {
+			f.put(inventory.KeyBreaker, inventory.Breaker{Schema: 1, Open: true, Since: f.now, Cause: "test"})
+		}
+		before := f.acts[PowerOff]
+		loop.apply(t.Context(), in, d)
+		for _, begun := range f.begun {
+			begun()
+		}
+		if did := f.acts[PowerOff] - before; !due || did != 1 && !opened || did != 0 && opened {
+			t.Errorf("breaker opened %v: %d power acts", opened, did)
+		}
+	}
+}
+
 // Wishes that would start something are refused with the reason and what to do; those that stop something are done.
 func TestWishesWhileTheBreakerIsOpen(t *testing.T) {
 	w := newWorld(t)

@@ -16,18 +16,25 @@ type clock struct {
 	proof   time.Time     // up to here the store was known to take writes
 	asked   time.Time     // the last probe
 	awake   time.Time     // since when it has run without standing still
+	halted  time.Time     // since when it stands still
 	stopped string        // why it stands still; "" while it runs
 }
 
 const (
 	probeEvery = 3 * time.Second
 	longestGap = 2 * time.Minute // between two proofs: a daemon that was stopped for longer was not looking
+
+	// blip is how long a standstill may be without patience beginning anew after it. Where one request in a hundred is
+	// lost, a busy site has one a minute, and would never lose patience with a node that is gone.
+	blip = 15 * time.Second
 )
 
 // took says that the store took a write now.
 func (c *clock) took(now time.Time) {
 	if c.stopped != "" {
-		c.awake, c.stopped = now, ""
+		if c.stopped = ""; now.Sub(c.halted) >= blip {
+			c.awake = now
+		}
 	} else if d := now.Sub(c.proof); d > 0 && !c.proof.IsZero() {
 		c.ran += min(d, longestGap)
 	}
@@ -35,11 +42,16 @@ func (c *clock) took(now time.Time) {
 }
 
 // stop says that time does not count from the last proof on.
-func (c *clock) stop(why string) { c.stopped = why }
+func (c *clock) stop(now time.Time, why string) {
+	if c.stopped == "" {
+		c.halted = now
+	}
+	c.stopped = why
+}
 
 // since is from when on deadlines have run, or, while they stand still, now.
 func (c *clock) since(now time.Time) time.Time {
-	if c.stopped != "" {
+	if c.stopped != "" && now.Sub(c.halted) >= blip {
 		return now
 	}
 	return c.awake
@@ -51,9 +63,9 @@ func (c *clock) result(now time.Time, err error) {
 	case err == nil:
 		c.took(now)
 	case errors.Is(err, inventory.ErrNoSpace):
-		c.stop("the store is full and takes no writes")
+		c.stop(now, "the store is full and takes no writes")
 	case errors.Is(err, inventory.ErrUnavailable):
-		c.stop("the store takes no writes")
+		c.stop(now, "the store takes no writes")
 	}
 }
 
@@ -62,7 +74,8 @@ func (c *clock) result(now time.Time, err error) {
 func (l *Loop) tick(ctx context.Context, timed bool) {
 	c, now := &l.clock, l.Now()
 	if l.budget.breakerNow().Open {
-		c.stop("the breaker is open")
+		c.stop(now, "the breaker is open")
+		c.halted = time.Time{} // however short: when it is closed, the present is judged
 		return
 	}
 	if (timed || c.stopped != "") && now.Sub(c.proof) >= probeEvery && now.Sub(c.asked) >= probeEvery {

@@ -78,12 +78,62 @@ func TestClock(t *testing.T) {
 	if want := 6*time.Second + longestGap; c.ran != want {
 		t.Errorf("ran %v, want %v", c.ran, want)
 	}
-	if c.since(at(12)) != at(9) {
+	if !c.since(at(12)).IsZero() { // one request that was lost is no reason to begin every patience anew
 		t.Errorf("awake since %v", c.since(at(12)))
 	}
-	c.stop("x")
-	if c.since(at(50)) != at(50) {
+	c.stop(at(3612), "x")
+	if now := at(3612 + 14); !c.since(now).IsZero() {
+		t.Errorf("after 14 seconds it is awake since %v", c.since(now))
+	}
+	if now := at(3612 + 15); c.since(now) != now {
 		t.Error("it stands still, and counts")
+	}
+	c.took(at(3612 + 20))
+	if c.since(at(3700)) != at(3612+20) {
+		t.Errorf("awake since %v", c.since(at(3700)))
+	}
+}
+
+// A site whose store loses a request now and then still loses patience with a node that is gone.
+func TestAFlakyStoreKeepsNobodyWaiting(t *testing.T) {
+	f := newFleet(t, 1, 1, nil)
+	f.until(200, "ready", f.all(inventory.Ready))
+	f.silent = func(*machine) bool { return true }
+	loop := f.replicas[0].loop
+	for i := range 15 * 60 {
+		if i%60 == 0 {
+			loop.clock.result(f.now, fmt.Errorf("lost: %w", inventory.ErrUnavailable))
+		}
+		f.turn()
+		if f.state(f.order[0]).State != inventory.Ready {
+			return
+		}
+	}
+	t.Errorf("after 15 minutes of silence it is still ready: %s", f.say(0))
+}
+
+// A hold that lapses for a moment leaves nothing remembered: the agents that spoke until then have not been silent since
+// the hold began.
+func TestALapseIsNobodysSilence(t *testing.T) {
+	f := newFleet(t, 10, 1, nil)
+	f.until(400, "ready", f.all(inventory.Ready))
+	loop, began, lapsed := f.replicas[0].loop, f.now, false
+	loop.Owns = func(string) bool { return !lapsed }
+	loop.Since = func(string) time.Time {
+		if lapsed {
+			return time.Time{}
+		}
+		return began
+	}
+	f.turns(5 * 60)
+	rev := f.store.Rev()
+	lapsed = true
+	f.turns(2)
+	lapsed = false
+	f.silent = func(*machine) bool { return true } // until their next report
+	f.turns(30)
+	if f.store.Rev() != rev {
+		t.Errorf("%d revisions after a lapse of two seconds; a node says: %s", f.store.Rev()-rev, f.say(0))
 	}
 }
 

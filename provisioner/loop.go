@@ -338,7 +338,7 @@ func (l *Loop) apply(ctx context.Context, in Input, d Decision) bool {
 	wrote := true
 	switch {
 	case d.Act != "":
-		if err = l.Ledger.Current(ctx, v); err == nil {
+		if err = l.Ledger.Current(ctx, v, d.Change.If...); err == nil {
 			l.perform(ctx, v, d.Act)
 		}
 		wrote = false

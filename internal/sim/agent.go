@@ -199,6 +199,9 @@ func (m *machine) begin(a *agent, o inventory.Order) {
 	m.reportIn(a, m.s.between(4*time.Second, 12*time.Second))
 	span := durations[o.Kind]
 	d := m.s.between(span[0], span[1])
+	if m.s.watch.order != nil {
+		m.s.watch.order(m, o)
+	}
 	m.duty(o)
 	if o.Kind == inventory.OrderWrite {
 		a.inst, a.fit = m.s.instanceOf(m), m.has(o.Media)

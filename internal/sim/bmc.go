@@ -39,6 +39,9 @@ func (r *replica) Perform(ctx context.Context, v inventory.NodeView, a provision
 		return provisioner.Result{Err: fmt.Errorf("no machine %s", v.ID)}
 	}
 	s.act("%s: %s begins for %s", r.name, a, m.name)
+	if s.watch.act != nil {
+		s.watch.act(r, m, a)
+	}
 	if s.cur.dead {
 		return provisioner.Result{Err: ctx.Err()}
 	}

@@ -95,7 +95,7 @@ func (m *machine) arrive() {
 	}
 	m.s.spawn(m.s.api, 0, func() {
 		for {
-			spec := inventory.Spec{Name: m.name, Serial: m.serial, SKU: "gpu", Approve: "auto", MACs: []string{m.mac}, IP: m.ip, Segment: m.segment, Rack: fmt.Sprintf("r%02d", m.i/16),
+			spec := inventory.Spec{Name: m.name, Serial: m.serial, SKU: "gpu", Approve: "auto", MACs: []string{m.mac}, IP: m.ip, Segment: m.segment, Rack: fmt.Sprintf("r%02d", m.i/m.s.p.Rack),
 				BMC: inventory.BMCSpec{Addr: "bmc-" + m.name}}
 			if _, err := m.s.led.Add(bg, spec, "test", "imported"); err == nil || !m.s.wait(m.s.upTo(20*time.Second)) {
 				return

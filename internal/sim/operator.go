@@ -52,6 +52,9 @@ func (s *Sim) operator() {
 
 // lookAtBreaker is a person who finds the breaker open, looks at what is wrong, and closes it.
 func (s *Sim) lookAtBreaker() {
+	if s.nobody {
+		return
+	}
 	s.spawn(s.api, 0, func() {
 		if _, err := s.led.CloseBreaker(bg, "kim", "looked at"); err == nil {
 			s.seen["breaker closed by a person"]++

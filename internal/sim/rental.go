@@ -18,7 +18,8 @@ type renter struct {
 	n      int
 	held   []*holding
 	over   []*holding
-	busy   int
+	most   int // of what it holds
+	pace   int // the more, the faster
 }
 
 // A holding is one reservation as its renter knows it.
@@ -40,7 +41,7 @@ func (r *renter) tick() {
 	if s.ending {
 		return
 	}
-	s.after(s.between(time.Second, 25*time.Second/time.Duration(1+len(s.machines)/4)), r.tick)
+	s.after(s.between(time.Second, 25*time.Second/time.Duration(1+r.pace/4)), r.tick)
 	for _, h := range append([]*holding{}, r.held...) {
 		switch {
 		case h.node == "" && s.mono > h.asked+time.Minute: // nobody answered: the same again
@@ -83,7 +84,7 @@ func (r *renter) tick() {
 			_, err := s.led.Renew(bg, r.tenant, h.id, 10*time.Minute)
 			return err
 		})
-	case len(r.held) < len(s.machines)+1 && (s.anyReady() || s.chance(0.1)): // it watches what is offered
+	case len(r.held) < r.most && (s.anyReady() || s.chance(0.1)): // it watches what is offered
 		r.n++
 		h := &holding{id: fmt.Sprintf("%s-%d", r.tenant, r.n), never: s.maybe("never confirms")}
 		r.held = append(r.held, h)

@@ -204,8 +204,13 @@ func (r *replica) drain() {
 	for {
 		select {
 		case b, ok := <-r.told:
-			if !ok {
+			if !ok { // more came at once than fits: it begins again from the copy, as Loop.Run does
+				r.s.seen["changes missed"]++
 				r.told, _ = r.copy.Subscribe()
+				r.loop.Missed()
+				for _, p := range slices.Clone(r.polls) {
+					r.answer(p, false)
+				}
 				continue
 			}
 			r.loop.Changed(b)

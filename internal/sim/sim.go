@@ -27,6 +27,7 @@ import (
 	"github.com/hostler-project/hostler/inventory/audit"
 	"github.com/hostler-project/hostler/inventory/ledger"
 	"github.com/hostler-project/hostler/inventory/memstore"
+	"github.com/hostler-project/hostler/provisioner"
 )
 
 // Params are all that a run depends on.
@@ -35,6 +36,7 @@ type Params struct {
 	Nodes       int   // 0: drawn from the seed, 1 to 12
 	Transitions int64 // stop the faults after this many state-to-state moves
 	Calm        bool  // no faults at all
+	Rack        int   // machines in a rack; 0: 16
 	Log         bool  // keep the whole trace, not only its tail
 }
 
@@ -88,6 +90,15 @@ type Sim struct {
 	away     time.Duration // the store is away until then
 	dark     time.Duration // the monitoring network is cut until then
 	bmcDark  time.Duration // the BMC network is cut until then
+	nobody   bool          // no person looks at the breaker
+	watch    watcher
+}
+
+// A watcher sees what happens before anything comes of it; a scripted history asserts by it. Each function may be nil.
+type watcher struct {
+	revision func(inventory.Batch)                     // s.last is the record as of before
+	act      func(*replica, *machine, provisioner.Act) // it begins
+	order    func(*machine, inventory.Order)           // an agent begins it
 }
 
 var start = time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
@@ -122,6 +133,9 @@ func build(p Params) *Sim {
 	s.drawFaults()
 	s.store.SetFault(s.hook)
 	s.store.SetClock(s.clock(0))
+	if s.p.Rack == 0 {
+		s.p.Rack = 16
+	}
 	if drawn := 1 + s.rng.IntN(12); s.p.Nodes == 0 { // drawn in any case: with the number given the rest is the same
 		s.p.Nodes = drawn
 	}
@@ -130,7 +144,7 @@ func build(p Params) *Sim {
 		s.machines = append(s.machines, s.newMachine(i))
 	}
 	for _, tenant := range []string{"acme", "zeta"} {
-		s.renters = append(s.renters, &renter{s: s, tenant: tenant})
+		s.renters = append(s.renters, &renter{s: s, tenant: tenant, most: s.p.Nodes + 1, pace: s.p.Nodes})
 	}
 	return s
 }

@@ -135,6 +135,7 @@ func TestReplay(t *testing.T) {
 // Histories under all faults, until so many transitions were seen: no invariant breaks, the truth never disagrees with
 // the record, and when the faults stop every node comes to rest, and to ready where somebody looks after it.
 func TestHistories(t *testing.T) {
+	t.Parallel() // with the fleets
 	total, seed, length := number("SIM_TOTAL", 500), uint64(number("SIM_FROM", 1)), number("SIM_EACH", 200)
 	began := time.Now()
 	var mu sync.Mutex

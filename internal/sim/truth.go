@@ -22,6 +22,9 @@ func (s *Sim) act(format string, a ...any) {
 
 // recorded takes in what a revision says, and looks whether it is true.
 func (s *Sim) recorded(b inventory.Batch) {
+	if s.watch.revision != nil {
+		s.watch.revision(b)
+	}
 	touched := []string{}
 	for _, e := range b.Events {
 		if s.p.Log {

@@ -13,6 +13,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hostler-project/hostler/inventory"
@@ -297,11 +298,11 @@ func (l *Ledger) write(t *inventory.Txn, next inventory.NodeView, st inventory.N
 	return nil
 }
 
-// Current makes sure, by a fresh read, that the node's record is still the one that v shows and that this replica still
-// owns it. It is asked right before every act to the outside world: a record that moved on, a replica that was replaced
+// Current makes sure, by a fresh read, that the node's record is still the one that v shows, that this replica still
+// owns it, and that more is as it was. It is asked right before every act to the outside world: a record that moved on, a replica that was replaced
 // and a store that cannot be reached start nothing.
-func (l *Ledger) Current(ctx context.Context, v inventory.NodeView) error {
-	for _, c := range append(l.term(v.ID), v.State.Unchanged()) {
+func (l *Ledger) Current(ctx context.Context, v inventory.NodeView, more ...inventory.Cond) error {
+	for _, c := range slices.Concat(l.term(v.ID), []inventory.Cond{v.State.Unchanged()}, more) {
 		kv, err := l.Store.Get(ctx, c.Key)
 		switch {
 		case err != nil:
