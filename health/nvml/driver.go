@@ -44,13 +44,14 @@ func kernelVersion(text string) string {
 	return ""
 }
 
-// pci lists the GPUs that the kernel knows: NVIDIA's functions of the classes 3D controller and VGA controller.
+// pci lists the GPUs that the kernel knows: NVIDIA's functions of the classes 3D controller and VGA controller. nil: it
+// cannot be read, which is not the same as none.
 func (s *Supervisor) pci() []string {
 	devices, err := os.ReadDir(filepath.Join(s.Sys, "bus/pci/devices"))
 	if err != nil {
 		return nil
 	}
-	var all []string
+	all := []string{}
 	for _, d := range devices {
 		read := func(name string) string {
 			b, err := os.ReadFile(filepath.Join(s.Sys, "bus/pci/devices", d.Name(), name))

@@ -78,8 +78,16 @@ func PeerKey(what, a, b string) string { return what + " " + a + " " + b }
 
 // Memory is what judging carries from sample to sample.
 type Memory struct {
-	Since map[string]time.Time   `json:"since,omitempty"` // since when something holds without a break
-	Seen  map[string][]time.Time `json:"seen,omitempty"`  // when something was seen, of the last ten minutes
+	Since map[string]time.Time   `json:"since,omitempty"` // since when something is bad without a break
+	Told  map[string]bool        `json:"told,omitempty"`  // and was told, so that its end is told too
+	Seen  map[string][]time.Time `json:"seen,omitempty"`  // when something was seen
+	From  map[string]Mark        `json:"from,omitempty"`  // where counting for a rate began
+}
+
+// A Mark is a counter at one moment.
+type Mark struct {
+	At time.Time `json:"at"`
+	N  int64     `json:"n"`
 }
 
 // Latency counts the worker's calls by how long they took: a driver grows slow before it hangs.

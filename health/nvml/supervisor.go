@@ -364,7 +364,8 @@ func (s *Supervisor) status(state, text string, evidence ...Evidence) {
 		st.Held = s.held()
 		s.Log.Warn("NVML", "state", state, "text", text)
 	}
-	s.tell(func(c *Sample) { c.Status = st })
+	pci := s.pci()
+	s.tell(func(c *Sample) { c.Status, c.PCI = st, pci })
 }
 
 // tell changes the current sample and gives it on.
