@@ -30,6 +30,8 @@ type Signal struct {
 	Words  []uint32  `json:"words,omitempty"` // registers that the line carries (XID 74, 144 to 150)
 	Who    string    `json:"who,omitempty"`   // process that the driver names: "pid 4242 python3"
 	Line   string    `json:"line,omitempty"`  // the evidence, word for word
+	More   int64     `json:"more,omitempty"`  // so many further ones like it are not told one by one
+	Old    bool      `json:"old,omitempty"`   // from before the reader's start: it counts only as far as the present state agrees
 	Reader string    `json:"reader"`          // kmsg, nvml, sysfs, bmc, or the Judge's own "judge"
 }
 
@@ -50,9 +52,9 @@ func (s Signal) Rule() string {
 func (s Signal) Incident() string {
 	id := s.Rule() + "@" + s.Part.Key()
 	if s.Unit != "" {
-		id += "/" + strings.ReplaceAll(s.Unit, " ", "-")
+		id += "/" + s.Unit
 	}
-	return id
+	return strings.ReplaceAll(id, " ", "-")
 }
 
 // Checks that have tables of codes of their own.
