@@ -25,6 +25,8 @@ var areas = []struct {
 	{"BMC answers", []string{"bmc FuzzAnswer", "bmc FuzzDatagram"}},
 	{"router solicitations", []string{"provisioner/dhcp FuzzAdvert"}},
 	{"what a fence program observed", []string{"provisioner FuzzObserve"}},
+	{"kernel log lines", []string{"health/kmsg FuzzMatch"}},
+	{"what an NVML worker says", []string{"health/nvml FuzzFrame"}},
 }
 
 // A parser whose target went away is fuzzed by nobody, and nobody would notice; a target without an area is one that
