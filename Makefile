@@ -40,6 +40,11 @@ FUZZTIME ?= 30s
 fuzz: ## every parser against 30 s of nonsense (FUZZTIME=5m for longer, FUZZ=name for some); about 8 minutes
 	@go run ./internal/fuzz $(FUZZTIME) '$(FUZZ)'
 
+GPU_CHECK_SECONDS ?= 60
+gpu-check: ## the agent's GPU checks on this machine's NVIDIA GPUs: what answers, what it costs; STANDIN=H100:8 for stand-ins
+	@$(NVML_BUILD) -o bin/ ./cmd/hostler-nvml
+	@go run ./internal/gpucheck bin/hostler-nvml $(GPU_CHECK_SECONDS) $(if $(STANDIN),--standin $(STANDIN))
+
 SIM = @set -o pipefail; go test ./internal/sim -run 'Replay|Broke|Histories|Calm|Fleet' -count=1 -timeout 60m -v | grep -v '^=== '
 sim: ## the control plane simulated under faults: 200,000 transitions, seeds played twice, seeds that once broke, 500 nodes lost at once; 3 minutes
 	$(subst go test,GOGC=800 SIM_TOTAL=200000 SIM_EACH=400 SIM_REPLAYS=100 go test,$(SIM))
@@ -64,5 +69,5 @@ test: deps unit sim wire rack-test ## everything CI runs
 docs: ## the parts of docs/ that come from the code
 	go test ./inventory/lifecycle -run Docs -update && go test ./inventory/api -run OpenAPI -update
 
-.PHONY: help build deps images rack rack-test bench-handoff unit sim sim-long crash-matrix wire faults soak test docs fuzz mutants
+.PHONY: help build deps gpu-check images rack rack-test bench-handoff unit sim sim-long crash-matrix wire faults soak test docs fuzz mutants
 .DEFAULT_GOAL := help

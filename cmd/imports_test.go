@@ -58,6 +58,7 @@ var mayImport = []struct {
 	{"internal/fuzz", "", "what is fuzzed: it runs go test"},
 	{"internal/story", "internal/... inventory inventory/lifecycle", "how any of it is done: it runs the programs"},
 	{"internal/faults", "internal/... inventory/... bmc/bmctest provisioner/agentapi", "how any of it is done: it runs the programs"},
+	{"internal/gpucheck", "health health/nvml internal/...", "alerts, nodes: it prints for a person"},
 	{"internal/mutants", "", "everything: it rewrites sources and runs their tests"},
 	{"internal/sim", "inventory/... health/hardware provisioner/...", "programs, processes, sockets: it has fakes of everything outside"},
 	{"internal", "internal/...", "the product: it runs the programs"},

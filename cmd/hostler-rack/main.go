@@ -39,7 +39,7 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	c.PersistentFlags().StringVar(&name, "name", defaultName(), "which rack; $RACK by default")
-	c.AddCommand(up(&name), down(&name), sweep(&name), status(&name), press(&name), console(&name), fence(&name), glue(), demo(&name), storyCommand(&name), bench())
+	c.AddCommand(up(&name), down(&name), sweep(&name), status(&name), press(&name), console(&name), fence(&name), glue(), demo(&name), storyCommand(&name), bench(), gpus())
 	return c
 }
 

@@ -44,24 +44,27 @@ func kernelVersion(text string) string {
 	return ""
 }
 
-// pci lists the GPUs that the kernel knows: NVIDIA's functions of the classes 3D controller and VGA controller. nil: it
-// cannot be read, which is not the same as none.
-func (s *Supervisor) pci() []string {
-	devices, err := os.ReadDir(filepath.Join(s.Sys, "bus/pci/devices"))
+// PCI lists the GPUs that the kernel knows, from a folder like /sys: NVIDIA's functions of the classes 3D controller and
+// VGA controller. nil: it cannot be read, which is not the same as none.
+func PCI(sys string) []string {
+	devices, err := os.ReadDir(filepath.Join(sys, "bus/pci/devices"))
 	if err != nil {
 		return nil
 	}
 	all := []string{}
 	for _, d := range devices {
 		read := func(name string) string {
-			b, err := os.ReadFile(filepath.Join(s.Sys, "bus/pci/devices", d.Name(), name))
+			b, err := os.ReadFile(filepath.Join(sys, "bus/pci/devices", d.Name(), name))
 			if err != nil {
 				return ""
 			}
 			return strings.TrimSpace(string(b))
 		}
-		class := read("class")
-		if read("vendor") == "0x10de" && (strings.HasPrefix(class, "0x0302") || strings.HasPrefix(class, "0x0300")) {
+		// The vendor first: a machine has hundreds of devices, and few of NVIDIA.
+		if read("vendor") != "0x10de" {
+			continue
+		}
+		if class := read("class"); strings.HasPrefix(class, "0x0302") || strings.HasPrefix(class, "0x0300") {
 			all = append(all, health.BDF(d.Name()))
 		}
 	}

@@ -8,9 +8,10 @@ import (
 // A Sample is all that is known of a machine's GPUs through the driver at one moment. Fields that the worker does not
 // fill are the supervisor's.
 type Sample struct {
-	At     time.Time `json:"at"`
-	Status Status    `json:"status"`
-	Driver Driver    `json:"driver"`
+	At     time.Time     `json:"at"`
+	Took   time.Duration `json:"took"` // from the request until its answer was read
+	Status Status        `json:"status"`
+	Driver Driver        `json:"driver"`
 	// PCI are the GPUs that the kernel lists, by bus address, whether or not the driver knows them.
 	PCI    []string         `json:"pci,omitempty"`
 	Count  Value            `json:"count"`            // how many the driver lists

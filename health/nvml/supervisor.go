@@ -205,7 +205,7 @@ func (s *Supervisor) backoff() time.Duration {
 
 func (s *Supervisor) sample(ctx context.Context, now time.Time) error {
 	slow := now.Sub(s.slowAt) >= s.Slow
-	pci := s.pci()
+	pci := PCI(s.Sys)
 	probe := s.prober(ctx)
 	a, err := s.worker.ask(ctx, Request{Op: OpSample, PCI: pci, Skip: s.skip, Slow: slow}, s.Deadlines, probe.suspect)
 	if err != nil {
@@ -219,10 +219,13 @@ func (s *Supervisor) sample(ctx context.Context, now time.Time) error {
 		s.slowAt = now
 	}
 	n := *a.Sample
-	n.At, n.PCI, n.Driver = now, pci, s.worker.hello.Driver
+	n.At, n.Took, n.PCI, n.Driver = now, time.Since(now), pci, s.worker.hello.Driver
 	n.Driver.Kernel = s.loaded.kernel
 	s.tell(func(cur *Sample) {
 		n.Status = cur.Status
+		if !slow { // they change as seldom as the slow readings
+			n.System, n.Peers = cur.System, cur.Peers
+		}
 		n.GPUs = keepMissing(n.GPUs, cur.GPUs, s.skip)
 		*cur = n
 	})
@@ -364,7 +367,7 @@ func (s *Supervisor) status(state, text string, evidence ...Evidence) {
 		st.Held = s.held()
 		s.Log.Warn("NVML", "state", state, "text", text)
 	}
-	pci := s.pci()
+	pci := PCI(s.Sys)
 	s.tell(func(c *Sample) { c.Status, c.PCI = st, pci })
 }
 

@@ -25,6 +25,11 @@ func TestEveryShapeAnswers(t *testing.T) {
 			if s.Driver.Version != "580.82.07" || s.Driver.Kernel != "580.82.07" || s.Driver.Inode == 0 || len(s.PCI) != n || s.Count.N != int64(n) {
 				t.Errorf("driver %+v, %d in sysfs, count %s", s.Driver, len(s.PCI), s.Count)
 			}
+			// What is asked seldom is in every sample.
+			s = w.until(t, "a later sample", func(n nvml.Sample) bool { return n.At.Sub(s.At) > 200*time.Millisecond })
+			if len(s.Peers) != n*(n-1)*5/2 || !s.System["cuda"].OK() || s.GPUs[0].Values.Text("vbios") == "" || s.Took <= 0 {
+				t.Errorf("a later sample has %d pairs, %v, VBIOS %q", len(s.Peers), s.System, s.GPUs[0].Values.Text("vbios"))
+			}
 		})
 	}
 }
