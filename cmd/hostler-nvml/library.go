@@ -44,7 +44,7 @@ type gpu struct {
 var baseSymbols = []string{
 	"nvmlInitWithFlags", "nvmlShutdown", "nvmlErrorString", "nvmlSystemGetDriverVersion", "nvmlSystemGetNVMLVersion",
 	"nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetHandleByPciBusId_v2", "nvmlDeviceGetPciInfo_v3",
-	"nvmlDeviceGetUUID", "nvmlDeviceGetTemperature",
+	"nvmlDeviceGetUUID",
 }
 
 // call makes one call into the library: noted on the page before, timed after.
@@ -134,8 +134,9 @@ func mapped(library string) (string, uint64) {
 	return "", 0
 }
 
-// enumerate opens every GPU: those that the driver lists, and those that only the kernel does. Each has its own error.
-func (l *lib) enumerate(pci, skip []string) wire.Value {
+// enumerate opens every GPU: those that the driver lists, and those that only the kernel does. Each has its own error. It
+// does so again when one comes or goes; those that could not be opened are tried again with retry.
+func (l *lib) enumerate(pci, skip []string, retry bool) wire.Value {
 	var count int
 	ret := l.call("nvmlDeviceGetCount_v2", "", func() (ret driver.Return) {
 		count, ret = l.nvml.DeviceGetCount()
@@ -145,8 +146,7 @@ func (l *lib) enumerate(pci, skip []string) wire.Value {
 		return wire.Failed(text(ret))
 	}
 	listed := fmt.Sprint(count, pci, skip)
-	broken := slices.ContainsFunc(l.gpus, func(g *gpu) bool { return !g.open })
-	if listed == l.listed && !broken {
+	if listed == l.listed && !(retry && slices.ContainsFunc(l.gpus, func(g *gpu) bool { return !g.open })) {
 		return wire.Number(int64(count))
 	}
 	l.listed = listed
@@ -242,9 +242,7 @@ func (l *lib) note(g *gpu, ret driver.Return) {
 // touch opens one GPU and makes a call on it; all calls, if a call on it is under suspicion.
 func (l *lib) touch(bus string, all bool) wire.GPU {
 	g := l.byBus(bus)
-	if g.open {
-		l.note(g, l.temperature(g))
-	}
+	l.check(g)
 	if g.open && all {
 		l.read(g, true)
 	}
@@ -253,23 +251,33 @@ func (l *lib) touch(bus string, all bool) wire.GPU {
 
 // temperature is the cheap call: it goes all the way to the GPU.
 func (l *lib) temperature(g *gpu) driver.Return {
-	return l.call("nvmlDeviceGetTemperature", g.Bus, func() driver.Return {
-		_, ret := g.dev.GetTemperature(driver.TEMPERATURE_GPU)
+	q := temperature
+	if !l.hasAll(q.symbols) {
+		q = *q.or
+	}
+	if !l.hasAll(q.symbols) {
+		return driver.ERROR_NOT_SUPPORTED
+	}
+	return l.call(q.symbols[0], g.Bus, func() driver.Return {
+		_, ret := q.ask(g.dev)
 		return ret
 	})
+}
+
+// check makes it and notes what it says of the GPU. One that gives no temperature is well all the same.
+func (l *lib) check(g *gpu) {
+	if !g.open {
+		return
+	}
+	if ret := l.temperature(g); ret != driver.ERROR_NOT_SUPPORTED {
+		l.note(g, ret)
+	}
 }
 
 // beat makes the cheap call on every GPU and fetches events.
 func (l *lib) beat() []wire.Event {
 	for _, g := range l.gpus {
-		if !g.open {
-			continue
-		}
-		switch ret := l.temperature(g); ret {
-		case driver.SUCCESS, driver.ERROR_NOT_SUPPORTED:
-		default:
-			l.note(g, ret)
-		}
+		l.check(g)
 	}
 	return l.events()
 }

@@ -17,6 +17,7 @@ type question struct {
 	symbols []string // all that it calls, the one named on the page first
 	slow    bool
 	ask     func(driver.Device) ([]wire.Value, driver.Return)
+	or      *question // the same for a library that lacks a symbol
 }
 
 func one(key, symbol string, ask func(driver.Device) (wire.Value, driver.Return)) question {
@@ -24,12 +25,17 @@ func one(key, symbol string, ask func(driver.Device) (wire.Value, driver.Return)
 	return question{[]string{key}, []string{symbol}, r.Slow, func(d driver.Device) ([]wire.Value, driver.Return) {
 		v, ret := ask(d)
 		return []wire.Value{v}, ret
-	}}
+	}, nil}
 }
 
 func many(symbol string, ask func(driver.Device) ([]wire.Value, driver.Return), keys ...string) question {
 	r, _ := wire.Find(keys[0])
-	return question{keys, []string{symbol}, r.Slow, ask}
+	return question{keys, []string{symbol}, r.Slow, ask, nil}
+}
+
+func (q question) orElse(o question) question {
+	q.or = &o
+	return q
 }
 
 // integer and words are the two usual shapes of an answer.
@@ -72,6 +78,14 @@ const (
 	dram        = driver.MEMORY_LOCATION_DRAM
 	sram        = driver.MEMORY_LOCATION_SRAM
 )
+
+// temperature is the heartbeat, too.
+var temperature = one("temp.gpu", "nvmlDeviceGetTemperatureV", func(d driver.Device) (wire.Value, driver.Return) {
+	t, ret := d.GetTemperatureV().V1()
+	return wire.Number(int64(t.Temperature)), ret
+}).orElse(one("temp.gpu", "nvmlDeviceGetTemperature", func(d driver.Device) (wire.Value, driver.Return) {
+	return integer(d.GetTemperature(driver.TEMPERATURE_GPU))
+}))
 
 // questions are all calls on a GPU but fields, links, pairs and events, in the order of the checks.
 var questions = []question{
@@ -123,16 +137,16 @@ var questions = []question{
 		return integer(s.BUnrepairableMemory, ret)
 	}),
 
-	one("temp.gpu", "nvmlDeviceGetTemperature", func(d driver.Device) (wire.Value, driver.Return) {
-		return integer(d.GetTemperature(driver.TEMPERATURE_GPU))
-	}),
+	temperature,
 	one("temp.margin", "nvmlDeviceGetMarginTemperature", func(d driver.Device) (wire.Value, driver.Return) {
 		m, ret := d.GetMarginTemperature()
 		return wire.Number(int64(m.MarginTemperature)), ret
 	}),
 	one("clocks.reasons", "nvmlDeviceGetCurrentClocksEventReasons", func(d driver.Device) (wire.Value, driver.Return) {
 		return integer(d.GetCurrentClocksEventReasons())
-	}),
+	}).orElse(one("clocks.reasons", "nvmlDeviceGetCurrentClocksThrottleReasons", func(d driver.Device) (wire.Value, driver.Return) {
+		return integer(d.GetCurrentClocksThrottleReasons())
+	})),
 	one("power.usage", "nvmlDeviceGetPowerUsage", func(d driver.Device) (wire.Value, driver.Return) { return integer(d.GetPowerUsage()) }),
 	one("power.limit", "nvmlDeviceGetEnforcedPowerLimit", func(d driver.Device) (wire.Value, driver.Return) {
 		return integer(d.GetEnforcedPowerLimit())
@@ -242,7 +256,9 @@ func retired(key string, cause driver.PageRetirementCause) question {
 func symbols() []string {
 	all := slices.Concat(baseSymbols, eventSymbols, fieldSymbols, linkStateSymbols, linkCounterSymbols, confidentialSymbols, readySymbols, cudaSymbols, p2pSymbols, ancestorSymbols)
 	for _, q := range questions {
-		all = append(all, q.symbols...)
+		if all = append(all, q.symbols...); q.or != nil {
+			all = append(all, q.or.symbols...)
+		}
 	}
 	slices.Sort(all)
 	return slices.Compact(all)

@@ -14,7 +14,7 @@ import (
 
 // sample reads everything that is due from every GPU. One that is lost or refuses does not stop the others.
 func (l *lib) sample(r wire.Request) *wire.Sample {
-	s := &wire.Sample{Count: l.enumerate(r.PCI, r.Skip)}
+	s := &wire.Sample{Count: l.enumerate(r.PCI, r.Skip, r.Slow)}
 	for _, g := range l.gpus {
 		if g.open {
 			l.read(g, r.Slow || g.Values == nil)
@@ -46,6 +46,9 @@ func (l *lib) read(g *gpu, slow bool) {
 		}
 		if q.slow && !slow {
 			continue
+		}
+		if !l.hasAll(q.symbols) && q.or != nil {
+			q = *q.or
 		}
 		if !l.hasAll(q.symbols) {
 			for _, k := range q.keys {

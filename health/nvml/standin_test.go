@@ -154,6 +154,33 @@ func (w *watched) until(t *testing.T, what string, ok func(nvml.Sample) bool) nv
 	}
 }
 
+// signals: what was told so far makes these signals, each at least once, and no others.
+func (w *watched) signals(t *testing.T, want ...string) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var previous nvml.Sample
+	got := map[string]bool{}
+	for _, s := range w.told {
+		for _, x := range nvml.Signals(previous, &s, nvml.Expect{GPUs: len(s.PCI)}) {
+			got[x.Incident()+" "+string(x.Mark)] = true
+			if x.Check == "G3" && x.Mark == "holds" && (!strings.Contains(x.Line, "blocked") || x.Value == "") {
+				t.Errorf("%s without evidence: %+v", x.Incident(), x)
+			}
+		}
+		previous = s
+	}
+	for _, x := range want {
+		if !got[x] {
+			t.Errorf("missing: %s", x)
+		}
+		delete(got, x)
+	}
+	if len(got) > 0 {
+		t.Errorf("too many: %v", got)
+	}
+}
+
 // answering waits until all GPUs answer.
 func (w *watched) answering(t *testing.T, n int) nvml.Sample {
 	t.Helper()

@@ -134,12 +134,10 @@ func (s *Supervisor) Run(ctx context.Context) error {
 // round does what is due and says how long to rest.
 func (s *Supervisor) round(ctx context.Context) time.Duration {
 	switch {
-	case s.blind:
-		return time.Hour // the kernel log and sysfs go on; only a reboot brings the driver back
-	case s.held() >= maxHeld:
-		s.blind = true
+	case s.blind || s.held() >= maxHeld:
+		s.blind = true // the kernel log and sysfs go on; only a reboot brings the driver back
 		s.status(Blind, fmt.Sprintf("%d processes hang in the driver: NVML is left alone until this machine boots again", s.held()))
-		return 0
+		return time.Hour
 	case s.worker == nil:
 		return s.open(ctx)
 	}
@@ -329,11 +327,12 @@ func (s *Supervisor) release(ctx context.Context, l lease) {
 			s.tries = 0
 			return
 		case next := <-s.leases():
-			next.done <- err
 			if next.reason == "" {
+				next.done <- nil
 				s.tries = 0
 				return
 			}
+			next.done <- err
 			timer.Reset(time.Until(next.until))
 			s.status(Released, "released for "+next.reason+" until "+next.until.UTC().Format(time.RFC3339))
 		}

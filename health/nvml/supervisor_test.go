@@ -104,12 +104,13 @@ func TestAHungGPUIsNamedAndTheOthersGoOn(t *testing.T) {
 	}
 	must(t, w.machine.Hang(5, ""))
 	w.answering(t, 8)
+	w.signals(t, "G3/gpu@"+bus+" holds", "G3/gpu@"+bus+" ended")
 }
 
 // A call that hangs on one GPU alone, whichever it is: each is found by the page, not by luck.
 func TestAnyCallMayHang(t *testing.T) {
 	t.Parallel()
-	for _, call := range []string{"nvmlDeviceGetFieldValues", "nvmlDeviceGetNvLinkState", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTemperature"} {
+	for _, call := range []string{"nvmlDeviceGetFieldValues", "nvmlDeviceGetNvLinkState", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTemperatureV"} {
 		t.Run(call, func(t *testing.T) {
 			t.Parallel()
 			w := watch(t, "H100", 2, nil)
@@ -142,6 +143,7 @@ func TestAHungDriverIsToldFromAHungGPU(t *testing.T) {
 	}
 	must(t, w.machine.HangDriver(""))
 	w.answering(t, 4)
+	w.signals(t, "G3/stuck@node holds", "G3/stuck@node ended")
 }
 
 // Processes that hang in the kernel stay whatever is done. Two of them are enough: then nobody calls the driver again.
@@ -160,11 +162,16 @@ func TestTwoHeldProcessesAreTheLimit(t *testing.T) {
 	if len(s.Status.Evidence) == 0 || s.Status.Held != 2 || !strings.Contains(s.Status.Text, "until this machine boots again") {
 		t.Errorf("status %+v", s.Status)
 	}
+	if err := w.Release(t.Context(), "a reset", time.Hour); err == nil || !strings.Contains(err.Error(), "2 processes still hang") {
+		t.Errorf("devices that are held cannot be released: %v", err)
+	}
+	must(t, w.Reopen(t.Context()))
 	must(t, w.machine.HangDriver(""))
 	time.Sleep(500 * time.Millisecond)
 	if s := w.Sample(); s.Status.State != nvml.Blind {
 		t.Errorf("state %s: the driver was called again", s.Status.State)
 	}
+	w.signals(t, "G3/blind@node holds", "G3/stuck@node holds")
 }
 
 // Workers of an agent that is gone count: what the kernel shows of them is a pending SIGKILL.

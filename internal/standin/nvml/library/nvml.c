@@ -575,6 +575,16 @@ ret_t nvmlDeviceGetTemperature(void *d, int sensor, uint *out)
 	return r;
 }
 
+struct temperature { uint version, sensor; int temperature; };
+
+ret_t nvmlDeviceGetTemperatureV(void *d, struct temperature *out)
+{
+	long long v = 0;
+	ret_t r = put_number(d, __func__, "temp.gpu", &v);
+	out->temperature = (int)v;
+	return r;
+}
+
 struct margin { uint version; int margin; };
 
 ret_t nvmlDeviceGetMarginTemperature(void *d, struct margin *out)
@@ -586,6 +596,7 @@ ret_t nvmlDeviceGetMarginTemperature(void *d, struct margin *out)
 }
 
 NUMBER(nvmlDeviceGetCurrentClocksEventReasons, ull, "clocks.reasons")
+NUMBER(nvmlDeviceGetCurrentClocksThrottleReasons, ull, "clocks.reasons")
 NUMBER(nvmlDeviceGetPowerUsage, uint, "power.usage")
 NUMBER(nvmlDeviceGetEnforcedPowerLimit, uint, "power.limit")
 NUMBER(nvmlDeviceGetPowerManagementDefaultLimit, uint, "power.default")
