@@ -1,5 +1,7 @@
 package health
 
+import "time"
+
 // GPUChecks is the catalogue of what readers measure on GPUs, by the case they saw: health-checks.md section 1.2. G5, G6
 // and G31 have tables of their own. Thresholds are the readers' part; what follows is here.
 func GPUChecks() []Rule {
@@ -82,7 +84,8 @@ func GPUChecks() []Rule {
 	}
 }
 
+// withFollow is for what is polled: the line of the log that explains it may be older than the poll.
 func withFollow(r Rule, rules string) Rule {
-	r.Follow = rules
+	r.Follow, r.Back = rules, time.Minute
 	return r
 }

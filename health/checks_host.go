@@ -101,5 +101,7 @@ func LogChecks() []Rule {
 		k("K", "file-max", "no more files can be opened", Degraded, DrainIdle),
 		k("K", "blind", "the kernel's log cannot be read: faults may go unseen", Degraded, DrainIdle),
 		k("K", "lost", "records of the kernel's log were lost", Info),
+		hw(k("K", "many-fatal", "five fatal errors within a day", Fatal, DrainNow, QuarantineRMA), rma),
+		k("K", "overflow", "more faults at once than can be told apart", Degraded, DrainIdle),
 	}
 }

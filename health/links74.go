@@ -62,15 +62,17 @@ func links74(s Signal, r Rule) Rule {
 	}
 	switch {
 	case kinds[bitHW]:
+		r.Case = bitHW
 		r.Again, r.Next = rmaWithin(7*day), "check the link's mechanical seat, reseat the GPU; if it comes back within 7 days, RMA"
 	case kinds[bitECC]:
+		r.Case = bitECC
 		r.Again, r.Next = rmaWithin(day), "ECC or parity of the link; twice in a day means RMA"
 	case kinds[bitSignal]:
 		r.Next = "reseat the GPU and check the link's connectors: its signal is marginal"
 	case unknown, len(kinds) == 0:
 	case kinds[bitRepeat]:
 		idle("if it comes back within a day, run the field diagnostic")
-		r.Again = rmaWithin(day)
+		r.Case, r.Again = bitRepeat, rmaWithin(day)
 	case kinds[bitOthers]:
 		idle("usually follows another error: look at the peer and the switches first")
 	default:

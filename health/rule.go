@@ -14,15 +14,17 @@ type Rule struct {
 	NVIDIA   string // the catalogue's immediate action, in brackets its investigatory one
 	Severity Severity
 	Actions  []Action
-	Again    []Again // what it becomes when it comes back
-	Follow   string  // rules on the same part that decide instead, when they come within FollowFor
-	Decode   string  // its registers decide: links74 or nvlink5
-	Attach   string  // rules on the same part that it belongs to: it is their evidence, and no incident of its own
-	Undoes   string  // the rule whose state this one ends
-	Next     string  // the next physical act for a technician
-	Hardware bool    // the part itself is bad or suspect
-	NoReboot bool    // a power act would hurt or destroy evidence
-	Source   string  // where the row comes from; empty: the table's
+	Again    []Again       // what it becomes when it comes back
+	Follow   string        // rules on the same part that decide instead, when they come within FollowFor
+	Back     time.Duration // how far back those count; 0: FollowFor
+	Decode   string        // its registers decide: links74 or nvlink5
+	Attach   string        // rules on the same part that it belongs to: it is their evidence, and no incident of its own
+	Undoes   string        // the rule that this one ends
+	Case     string        // which case the registers showed: repeats are counted for each
+	Next     string        // the next physical act for a technician
+	Hardware bool          // the part itself is bad or suspect
+	NoReboot bool          // a power act would hurt or destroy evidence
+	Source   string        // where the row comes from; empty: the table's
 }
 
 // An Again is what a rule becomes when it happens N times within a window. Lines of one fault come in bursts: those that

@@ -31,8 +31,9 @@ type Verdict struct {
 	Evidence []string  `json:"evidence"`         // lines word for word: the first ones and the last
 	Shadow   bool      `json:"shadow,omitempty"` // says what it would have done; leads to nothing
 	Override string    `json:"override,omitempty"`
-	Holds    bool      `json:"holds,omitempty"` // a state that is still so, as the last poll saw it
-	Until    time.Time `json:"until,omitzero"`  // seen good: it stands until then, unless it comes back
+	Holds    bool      `json:"holds,omitempty"`   // a state that is still so, as the last poll saw it
+	Until    time.Time `json:"until,omitzero"`    // it stands until then at least, unless it comes back
+	Cleared  string    `json:"cleared,omitempty"` // it stands no more, and why
 }
 
 // Action is the strongest of the verdict's actions.
@@ -56,7 +57,7 @@ func Alerts(verdicts []Verdict) []inventory.Alert {
 	var out []inventory.Alert
 	for _, v := range list {
 		classes := v.Classes()
-		if !v.Shadow && (len(classes) > 0 || v.Severity != Info) {
+		if !v.Shadow && v.Cleared == "" && (len(classes) > 0 || v.Severity != Info) {
 			out = append(out, inventory.Alert{ID: v.ID, Since: v.Since, Classes: classes, What: v.what(), Where: where(v), Next: v.Next,
 				Severity: string(v.Severity), Actions: words(v.Actions), Rule: v.Rule + ", " + v.Source, Count: v.Count, Evidence: v.Evidence})
 		}
@@ -66,7 +67,7 @@ func Alerts(verdicts []Verdict) []inventory.Alert {
 
 // Classes are the alert classes of a verdict.
 func (v Verdict) Classes() []string {
-	if v.Shadow {
+	if v.Shadow || v.Cleared != "" {
 		return nil
 	}
 	var out []string
