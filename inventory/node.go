@@ -98,7 +98,7 @@ type NodeState struct {
 	Work   Work      `json:"work,omitzero"`
 	Alive  string    `json:"alive,omitempty"` // alive, silent or unknown; written only when it changes
 	BootID string    `json:"boot_id,omitempty"`
-	Tested time.Time `json:"tested,omitzero"` // end of the last passed test run
+	Tested time.Time `json:"tested,omitzero"` // when the last test run was found passed, by the clock of the daemon that did
 }
 
 // A Remedy is one thing that was done for a node's health without anybody asking.

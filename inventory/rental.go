@@ -69,7 +69,8 @@ type Reservation struct {
 	Instance string    `json:"instance"`
 	Image    string    `json:"image,omitempty"` // digest
 	Created  time.Time `json:"created"`
-	Expires  time.Time `json:"expires"`
+	Expires  time.Time `json:"expires"` // by the clock of the daemon that granted it: for people
+	Hold     Duration  `json:"hold"`    // how long it waits for its confirm, counted as deadlines are, from the last grant
 	Ended    time.Time `json:"ended,omitzero"`
 	Reason   string    `json:"reason,omitempty"` // why it ended
 }

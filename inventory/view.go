@@ -102,9 +102,16 @@ func (v NodeView) Name() string {
 	return v.ID
 }
 
+// ClockSlack is how far the clocks of two replicas may be apart. A test that is dated further ahead than that was dated by
+// a clock that was wrong, or ours is: its age is not known, so it is no proof.
+const ClockSlack = 5 * time.Minute
+
 // Blocked lists, in words, everything that keeps the node from being rented; empty means rentable. Absence is never
 // permission: what is not known blocks.
-func (v NodeView) Blocked(now time.Time) []string {
+func (v NodeView) Blocked(now time.Time) []string { return v.blocked(now, true) }
+
+// blocked leaves out, where timed is false, what only time can change.
+func (v NodeView) blocked(now time.Time, timed bool) []string {
 	var out []string
 	st := v.State.V
 	say := func(format string, a ...any) { out = append(out, fmt.Sprintf(format, a...)) }
@@ -132,11 +139,13 @@ func (v NodeView) Blocked(now time.Time) []string {
 		say("last passed test run is of wipe %d, not %d", t.V.Wipe, st.Wipe)
 	case !v.SKU.Exists():
 		say("its SKU %q is not declared", v.Spec.V.SKU)
-	case v.SKU.V.TestMaxAge > 0 && now.Sub(t.V.Finished) > time.Duration(v.SKU.V.TestMaxAge):
+	case timed && v.SKU.V.TestMaxAge > 0 && st.Tested.Sub(now) > ClockSlack:
+		say("last test run is dated %s, which is to come: its age is not known", st.Tested.Format(time.RFC3339))
+	case timed && v.SKU.V.TestMaxAge > 0 && now.Sub(st.Tested) > time.Duration(v.SKU.V.TestMaxAge):
 		say("last test run is older than %v", time.Duration(v.SKU.V.TestMaxAge))
 	}
 	for _, h := range v.Spec.V.Holds {
-		if h.Until.IsZero() || now.Before(h.Until) {
+		if h.Until.IsZero() || timed && now.Before(h.Until) {
 			say("hold %s by %s: %s", h.Kind, h.Actor, h.Reason)
 		}
 	}
@@ -170,7 +179,9 @@ func (v NodeView) Offer(now time.Time) Public {
 		State: st.State, Since: st.Since, Generation: st.Generation, Wipe: st.Wipe, Tested: st.Tested,
 		Sanitized: st.Taint == "" && v.Certificate.Exists(), Health: "healthy",
 	}
-	p.Reasons = v.Blocked(now)
+	// Of a node that is offered the reconciler has said that its time is not over, and takes the offer back when it is:
+	// another daemon, with another clock, does not contradict it.
+	p.Reasons = v.blocked(now, !v.Avail.Exists())
 	p.Rentable = len(p.Reasons) == 0
 	ill := slices.DeleteFunc(v.Alerts(""), forTenantOnly)
 	if st.State == Quarantined || len(ill) > 0 {

@@ -63,7 +63,8 @@ type Session struct {
 	ID         string    `json:"id"`
 	Node       string    `json:"node"`
 	Generation int64     `json:"generation"`
-	Purpose    string    `json:"purpose"` // the state it was made in
+	Purpose    string    `json:"purpose"`        // the state it was made in
+	Since      time.Time `json:"since,omitzero"` // of that state, as its record says: which stay in it
 	Nonce      string    `json:"nonce"`
 	TokenHash  string    `json:"token_hash"`
 	Phase      string    `json:"phase"`

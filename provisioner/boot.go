@@ -1,6 +1,8 @@
 package provisioner
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/hostler-project/hostler/inventory"
@@ -108,7 +110,7 @@ func withAgent(in Input, work func(Input) Decision) Decision {
 	case quiet >= lost && st.Alive != inventory.Silent:
 		return alive(in, inventory.Silent)
 	case quiet >= lost: // written down first, acted on later: when many fall silent together, it is not the nodes
-		if left := lost*3/2 - in.Now.Sub(later(heard, in.Awake)); left > 0 {
+		if left := lost*3/2 - in.Now.Sub(later(in.Now, heard, in.Awake)); left > 0 {
 			return wait(left, "its agent has been silent for %v; booted again after %v", quiet.Round(time.Second), lost*3/2)
 		}
 		return newSession(in, phaseOff, 2, "its agent has been silent for %v", quiet.Round(time.Second))
@@ -127,12 +129,9 @@ func withAgent(in Input, work func(Input) Decision) Decision {
 
 // lastHeard is when the node's agent was heard, or could first have been.
 func lastHeard(in Input) time.Time {
-	t := in.View.Session.V.Redeemed
-	if in.Seen.Session == in.View.Session.V.ID && in.Seen.Heard.After(t) {
-		t = in.Seen.Heard
-	}
-	if in.Started.After(t) {
-		t = in.Started
+	t := later(in.Now, past(in, in.View.Session.V.Redeemed), in.Started)
+	if in.Seen.Session == in.View.Session.V.ID {
+		t = later(in.Now, t, in.Seen.Heard)
 	}
 	return t
 }
@@ -144,7 +143,7 @@ func waitBoot(in Input) Decision {
 		return phase(in, phaseOff, "its boot session is armed, power must be cycled for it")
 	}
 	patience := orElse(in.Rules.Patience, max(lifecycle.MinBoot, time.Duration(in.View.SKU.V.Boot)*3/2))
-	waited := in.Now.Sub(later(st.Work.Since, later(in.Started, in.Awake)))
+	waited := in.Now.Sub(later(in.Now, past(in, st.Work.Since), in.Started, in.Awake))
 	how := "nothing heard from it yet: no DHCP request"
 	switch {
 	case in.Seen.AskedBoot.After(st.Work.Since):
@@ -158,12 +157,19 @@ func waitBoot(in Input) Decision {
 	return wait(min(patience-waited, 10*time.Second), "booting into the service OS; %s", how)
 }
 
+// ofThisStay says whether the node's boot session was made since it entered its state. Two records are compared, and no
+// clocks: where one was set back between them, an order of times would have a new session made for ever.
+func ofThisStay(in Input) bool {
+	s, st := in.View.Session, in.View.State.V
+	return s.Exists() && s.V.Purpose == string(st.State) && s.V.Generation == st.Generation && s.V.Since.Equal(st.Since)
+}
+
 // newSession writes a boot session, and the phase that begins it, in one transaction, before any power act. retries is
 // how many sessions of the same purpose may follow the first; 0 is for a first one.
 func newSession(in Input, first string, retries int, format string, a ...any) Decision {
 	st, old := in.View.State.V, in.View.Session.V
 	boots := 1
-	if in.View.Session.Exists() && old.Purpose == string(st.State) && old.Generation == st.Generation && !old.Created.Before(st.Since) {
+	if ofThisStay(in) {
 		boots = old.Boots + 1
 	}
 	d := phase(in, first, format, a...)
@@ -177,7 +183,7 @@ func newSession(in Input, first string, retries int, format string, a ...any) De
 		d = remedied(in, d, remedyBoot)
 	}
 	d.Change.Session = &inventory.Session{
-		Schema: inventory.Schema, ID: "s-" + in.ID, Node: in.View.ID, Generation: st.Generation, Purpose: string(st.State),
+		Schema: inventory.Schema, ID: "s-" + in.ID, Node: in.View.ID, Generation: st.Generation, Purpose: string(st.State), Since: st.Since,
 		Nonce: in.Nonce, TokenHash: in.Rules.Token("s-"+in.ID, in.Nonce), Phase: inventory.SessionArmed, Boots: boots,
 		Created: in.Now, Expires: in.Now.Add(2 * max(lifecycle.MinBoot, time.Duration(in.View.SKU.V.Boot)*3/2)),
 	}
@@ -202,11 +208,18 @@ func working(in Input, doing string) Decision {
 	return wait(0, "%s: %s, %d of %d %s", doing, p.What, p.Done, p.Total, p.Unit)
 }
 
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
+// past is a time that a record tells, unless it is still to come: then a clock was wrong, and it says nothing.
+func past(in Input, t time.Time) time.Time {
+	if t.After(in.Now) {
+		return time.Time{}
 	}
-	return a
+	return t
+}
+
+// later is the one of several times that is least long ago. How long ago, and not which says the greater hour: what this
+// daemon remembers was read from a clock that may have been set since, but what has passed since then is still known.
+func later(now time.Time, times ...time.Time) time.Time {
+	return slices.MinFunc(times, func(a, b time.Time) int { return cmp.Compare(now.Sub(a), now.Sub(b)) })
 }
 
 func orElse(d, other time.Duration) time.Duration {

@@ -198,10 +198,10 @@ func TestRemediesAreBounded(t *testing.T) {
 }
 
 // What nobody needs is deleted after thirty days, by one of the replicas, also when the store is full; what is open, live
-// or young stays.
+// or young stays, and so does, for a day, what is old by a clock that may have been set.
 func TestSweep(t *testing.T) {
 	f := newFleet(t, 2, 2, func(_ int, s *inventory.Spec) { s.Approve = "" })
-	old, young := f.now.Add(-31*24*time.Hour), f.now.Add(-29*24*time.Hour)
+	old, young := f.now.Add(-31*24*time.Hour), f.now.Add(-27*24*time.Hour)
 	id := f.order[0]
 	keys := map[string]bool{} // whether it stays
 	put := func(key string, stays bool, v any) {
@@ -229,6 +229,13 @@ func TestSweep(t *testing.T) {
 	}
 	f.store.SetFull(true)
 	f.turns(3)
+	for key := range keys {
+		if kv, err := f.store.Get(t.Context(), key); err != nil || !kv.Exists() {
+			t.Errorf("%s was deleted by a daemon that has known it for a moment: %v", key, err)
+		}
+	}
+	f.now = f.now.Add(unchangedFor)
+	f.turns(3)
 	for key, stays := range keys {
 		kv, err := f.store.Get(t.Context(), key)
 		f.must(err)
@@ -241,8 +248,10 @@ func TestSweep(t *testing.T) {
 		f.put(inventory.KeyToken(fmt.Sprintf("x%03d", i)), inventory.Token{Schema: 1, Expires: old})
 	}
 	f.replicas[0].loop.Owns, f.replicas[1].loop.Owns = nil, func(string) bool { return false }
-	left := func() int { return len(f.replicas[0].copy.Under(inventory.PrefixTokens)) }
 	f.now = f.now.Add(sweepEvery)
+	f.turns(2)
+	left := func() int { return len(f.replicas[0].copy.Under(inventory.PrefixTokens)) }
+	f.now = f.now.Add(unchangedFor)
 	f.turns(2)
 	if left() != 2+50 {
 		t.Errorf("%d tokens are left after one sweep", left())

@@ -47,6 +47,7 @@ type Seen struct {
 	AskedBoot time.Time // it asked for its boot script
 	PhoneHome *PhoneHome
 	Counted   time.Duration  // of the state's deadline, since the record was last written
+	Held      time.Duration  // of the reservation's hold, since it was last granted
 	Results   map[Act]Result // of acts of the present history number
 	Busy      Act            // the act that is being performed
 }

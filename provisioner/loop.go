@@ -40,6 +40,7 @@ type Loop struct {
 	clock  clock
 	alive  bucket
 	swept  time.Time
+	past   []pastRev // the store's revisions of the last day
 
 	started time.Time
 	wake    chan struct{}
@@ -69,6 +70,7 @@ type track struct {
 	eager    bool          // something happened to it: it goes before those that are only looked at
 	stood    bool          // it was not ours when it was last looked at
 	waitRev  int64         // a write of ours that the copy does not show yet
+	granted  int64         // the revision of the reservation that seen.Held is of
 	counting time.Duration // what the clock showed when the node's time was last counted
 	timed    bool
 	failing  time.Duration // pause after a failed write
@@ -302,6 +304,10 @@ func (l *Loop) input(id string) (Input, bool) {
 	}
 	if n.decided.Still == "" {
 		n.seen.Counted += l.clock.ran - n.counting
+		n.seen.Held += l.clock.ran - n.counting
+	}
+	if mod := v.Reservation.KV.Mod; mod != n.granted { // claimed, or renewed
+		n.granted, n.seen.Held = mod, 0
 	}
 	n.counting = l.clock.ran
 	l.clear(n)
@@ -314,7 +320,7 @@ func (l *Loop) input(id string) (Input, bool) {
 	if n.made.After(started) {
 		started = n.made // silence before we had the shard is nobody's fault either
 	}
-	return Input{Now: now, Started: started, Awake: later(l.clock.since(now), n.made), Breaker: l.budget.breakerNow(), View: v, Rev: rev, Seen: seen, ID: l.NewID(), Nonce: l.NewNonce(), Rules: l.Rules,
+	return Input{Now: now, Started: started, Awake: later(now, l.clock.since(now), n.made), Breaker: l.budget.breakerNow(), View: v, Rev: rev, Seen: seen, ID: l.NewID(), Nonce: l.NewNonce(), Rules: l.Rules,
 		Turn: l.budget.turn(v), Holder: func(kind, value string) string { return ledger.Holder(l.Copy, kind, value) },
 		Found: func(kind, value string) []string { return l.census.who[inventory.KeyID(kind, value)] },
 		Other: func(node string) inventory.NodeView { return inventory.View(l.Copy, node) }}, true
@@ -481,7 +487,7 @@ func (l *Loop) nodeLocked(id string) *track {
 	since := l.since(id)
 	if n == nil || !n.since.Equal(since) { // what another hold saw and counted is worth nothing to this one
 		was := n
-		n = &track{id: id, since: since, made: later(since, l.Now()), timer: none, counting: l.clock.ran}
+		n = &track{id: id, since: since, made: later(l.Now(), since, l.Now()), timer: none, counting: l.clock.ran}
 		n.seen.Results = map[Act]Result{}
 		if was != nil {
 			n.seen.Busy = was.seen.Busy

@@ -38,7 +38,7 @@ func tooSoon(in Input) time.Duration {
 	var left time.Duration
 	for _, r := range in.View.State.V.Remedies {
 		if r.What != remedyBoot {
-			left = max(left, restBetween-in.Now.Sub(r.At))
+			left = max(left, restBetween-max(in.Now.Sub(r.At), 0)) // dated by a clock that was wrong: as if it were now
 		}
 	}
 	return left

@@ -15,9 +15,8 @@ func stepDrain(in Input) Decision {
 	if r := in.View.Reservation; r.Exists() && r.V.Phase == inventory.Released {
 		return move(lifecycle.Done, "released by its tenant: no notice to run")
 	}
-	since := in.View.State.V.Since
-	if left := healthNotice - in.Now.Sub(since); left > 0 {
-		return wait(left, "its tenant's notice runs until %s", since.Add(healthNotice).Format(time.TimeOnly))
+	if left := healthNotice - time.Duration(in.View.State.V.Spent) - in.Seen.Counted; left > 0 {
+		return wait(left, "its tenant's notice runs for another %v", left.Round(time.Second))
 	}
 	return move(lifecycle.Done, "its tenant's notice of %v is over", healthNotice)
 }
@@ -25,8 +24,7 @@ func stepDrain(in Input) Decision {
 // stepFence cuts the machine off, switches it off until that is certain, and boots the service OS. The tenant's claim
 // ends only after all of that: with the edge into inspecting.
 func stepFence(in Input) Decision {
-	st := in.View.State.V
-	if s := in.View.Session; !s.Exists() || s.V.Purpose != string(st.State) || s.V.Generation != st.Generation || s.V.Created.Before(st.Since) {
+	if !ofThisStay(in) {
 		return newSession(in, "isolate", 0, "fencing: the boot session is written, the machine is cut off first")
 	}
 	return withAgent(in, func(in Input) Decision {

@@ -12,7 +12,7 @@ func stepReady(in Input) Decision {
 	v, st := in.View, in.View.State.V
 	silence, lost := orElse(in.Rules.Silence, time.Minute), orElse(in.Rules.Lost, 5*time.Minute)
 	quiet := in.Now.Sub(lastHeard(in))
-	gone := in.Now.Sub(later(lastHeard(in), in.Awake)) // what passed while nothing could be done is not held against it
+	gone := in.Now.Sub(later(in.Now, lastHeard(in), in.Awake)) // what passed while nothing could be done is not held against it
 	heard := in.Seen.Session == v.Session.V.ID && !in.Seen.Heard.IsZero()
 	switch {
 	case v.Session.V.Phase != inventory.SessionRedeemed || v.Session.V.Generation != st.Generation:
@@ -33,6 +33,8 @@ func stepReady(in Input) Decision {
 	why := v.Blocked(in.Now)
 	age := time.Duration(v.SKU.V.TestMaxAge)
 	switch {
+	case age > 0 && st.Tested.Sub(in.Now) > inventory.ClockSlack:
+		return move(lifecycle.Recheck, "its last test is dated %s, which is to come: its age is not known", st.Tested.Format(time.RFC3339))
 	case age > 0 && in.Now.Sub(st.Tested) > age*9/10:
 		return move(lifecycle.Recheck, "its last test is %v old, the limit is %v", in.Now.Sub(st.Tested).Round(time.Minute), age)
 	case len(why) == 0 && !v.Avail.Exists():

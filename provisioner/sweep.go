@@ -13,7 +13,29 @@ const (
 	sweepEvery  = 10 * time.Minute
 	sweepAtMost = 200 // records in one sweep
 	keptFor     = 30 * 24 * time.Hour
+
+	// unchangedFor is how long, by no wall clock, this daemon must have known a record as it is: a clock that jumps by
+	// years takes away no answer that somebody may ask for again today.
+	unchangedFor = 24 * time.Hour
 )
+
+// A pastRev is the store's revision at some time of this daemon's life.
+type pastRev struct {
+	at  time.Time
+	rev int64
+}
+
+// long is the newest revision that this daemon has known for unchangedFor; 0 while it is too young.
+func (l *Loop) long(now time.Time) int64 {
+	l.past = append(l.past, pastRev{now, l.Copy.Rev()})
+	for len(l.past) > 1 && now.Sub(l.past[1].at) >= unchangedFor {
+		l.past = l.past[1:]
+	}
+	if now.Sub(l.past[0].at) < unchangedFor {
+		return 0
+	}
+	return l.past[0].rev
+}
 
 // useless says since when a record is of no more use; zero: it still is.
 func useless(kv inventory.KV) time.Time {
@@ -32,7 +54,10 @@ func useless(kv inventory.KV) time.Time {
 		}
 	case "sessions":
 		if d, err := inventory.Decode[inventory.Session](kv); err == nil && d.V.Phase == inventory.SessionClosed {
-			return later(d.V.Redeemed, d.V.Created)
+			if d.V.Redeemed.After(d.V.Created) {
+				return d.V.Redeemed
+			}
+			return d.V.Created
 		}
 	}
 	return time.Time{}
@@ -45,11 +70,11 @@ func (l *Loop) sweep(ctx context.Context) {
 		return
 	}
 	l.swept = now
-	done := 0
+	known, done := l.long(now), 0
 	look := func(kvs []inventory.KV, owner func(inventory.KV) string) {
 		for _, kv := range kvs {
 			since := useless(kv)
-			if since.IsZero() || now.Sub(since) < keptFor || done >= sweepAtMost {
+			if since.IsZero() || now.Sub(since) < keptFor || kv.Mod > known || done >= sweepAtMost {
 				continue
 			}
 			node := owner(kv)

@@ -294,7 +294,12 @@ func TestReadiness(t *testing.T) {
 // itself, or when the tenant leaves.
 func TestDrainNow(t *testing.T) {
 	for name, leave := range map[string]func(*world){
-		"the notice runs out": func(w *world) { w.now = w.now.Add(healthNotice) },
+		"the notice runs out": func(w *world) {
+			for range int(healthNotice / time.Minute) {
+				w.now = w.now.Add(time.Minute)
+				w.turn()
+			}
+		},
 		"the tenant leaves":   func(w *world) { w.release("r") },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -85,7 +85,7 @@ func power(in Input, w inventory.Doc[inventory.Wish], a Act) Decision {
 		return phase(in, phasePower, "power %s for %s", w.V.Arg, w.V.Actor)
 	case in.Seen.Busy != "":
 		return wait(0, "power %s for %s", w.V.Arg, w.V.Actor)
-	case !have || r.At.Before(w.V.Created):
+	case !have: // of a wish before this one there is none left: its answer began another chapter
 		return act(a, "power %s for %s", w.V.Arg, w.V.Actor)
 	case r.Err != nil:
 		return answer(in, w, inventory.Refused, r.Err.Error())

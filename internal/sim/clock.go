@@ -11,6 +11,14 @@ func (s *Sim) clock(skew time.Duration) func() time.Time {
 	return func() time.Time { return stamp(start.Add(s.mono+skew), s.mono) }
 }
 
+// apiClock is the clock of the daemon that people's and renters' requests reach.
+func (s *Sim) apiClock() time.Time {
+	if len(s.replicas) == 0 {
+		return s.clock(0)()
+	}
+	return s.clock(s.replicas[0].skew)()
+}
+
 // stamp makes a time as time.Now does, with a wall time and a monotonic reading of our own. The standard library has no
 // way to; the layout is that of time.Time since Go 1.9, and a test holds it.
 func stamp(wall time.Time, mono time.Duration) time.Time {

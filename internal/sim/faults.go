@@ -36,7 +36,7 @@ var Faults = []Fault{
 	{"hostlerd killed", "F-01", 4, (*Sim).killReplica},
 	{"hostlerd paused", "F-03", 3, (*Sim).pauseReplica},
 	{"clock wrong", "F-15", 0.2, nil},
-	{"clock set", "F-15", 1, func(s *Sim) { s.someReplica(func(r *replica) { r.skew = s.drawSkew() }) }},
+	{"clock set", "F-15", 1, func(s *Sim) { s.someReplica(func(r *replica) { s.setClock(r) }) }},
 
 	{"claim again", "F-17", 0.1, nil},
 	{"claim again, another body", "F-17", 0.05, nil},
@@ -115,19 +115,13 @@ var Faults = []Fault{
 	{"alert prevents transition", "F-19", 0.02, nil},
 }
 
-// off says which faults no seed has, and why: the product does not stand them yet.
-var off = map[string]string{
-	"clock wrong": "records hold wall-clock times (a reservation's end, a test's age), which a clock that jumps makes pass",
-	"clock set":   "as above",
-}
-
 // drawFaults decides which faults this seed has, and how badly: what hides behind another is found by a seed without it.
 func (s *Sim) drawFaults() {
 	if s.p.Calm {
 		return
 	}
 	for _, f := range Faults {
-		if s.chance(0.7) && off[f.Name] == "" {
+		if s.chance(0.7) {
 			s.on[f.Name] = f.Often * (0.3 + 1.4*s.rng.Float64())
 		}
 	}
@@ -174,13 +168,6 @@ func (s *Sim) chaos() {
 	}
 }
 
-func because(why string) string {
-	if why != "" {
-		why = "   off: " + why
-	}
-	return why
-}
-
 func rowOf(st inventory.State) (lifecycle.State, bool) { return lifecycle.Get(st) }
 
 func (s *Sim) someMachine(f func(*machine)) { f(s.machines[s.rng.IntN(len(s.machines))]) }
@@ -193,6 +180,12 @@ func (s *Sim) someReplica(f func(*replica)) {
 	if len(s.replicas) > 0 {
 		f(s.replicas[s.rng.IntN(len(s.replicas))])
 	}
+}
+
+// setClock has a daemon's clock jump, and set right in the end.
+func (s *Sim) setClock(r *replica) {
+	r.skew = s.drawSkew()
+	s.after(s.between(time.Minute, 2*time.Hour), func() { r.skew = 0 })
 }
 
 // drawSkew is how far a wall clock is off: an hour or ten years, either way.
@@ -293,7 +286,7 @@ func (s *Sim) blackout() {
 func Table(fired map[string]int) string {
 	var b strings.Builder
 	for _, f := range Faults {
-		fmt.Fprintf(&b, "  %-6s %-28s %9d%s\n", f.ID, f.Name, fired[f.Name], because(off[f.Name]))
+		fmt.Fprintf(&b, "  %-6s %-28s %9d\n", f.ID, f.Name, fired[f.Name])
 	}
 	return b.String()
 }

@@ -68,7 +68,7 @@ func (s *Sim) wish(m *machine, verb, arg string) {
 
 func (s *Sim) wishOf(m *machine, verb, arg string, generation int64) {
 	s.act("a person wants: %s %s %s", verb, arg, m.name)
-	now, id := start.Add(s.mono), s.ulid()
+	now, id := s.apiClock(), s.ulid()
 	s.spawn(s.api, 0, func() {
 		_, _ = s.put(inventory.Encode(inventory.KeyWish(m.id, id), inventory.Wish{Schema: 1, ID: id, Node: m.id, Verb: verb, Arg: arg, Actor: "kim",
 			Generation: generation, Created: now, Expires: now.Add(time.Hour)})) // a wish that is not written is made again
@@ -161,7 +161,7 @@ func (s *Sim) settle() {
 	s.away, s.dark, s.bmcDark = 0, 0, 0
 	s.store.SetFull(false)
 	for _, r := range s.replicas {
-		r.paused = min(r.paused, s.mono)
+		r.paused, r.skew = min(r.paused, s.mono), 0
 	}
 	if len(s.replicas) == 0 {
 		s.startReplica("host 1")
@@ -171,6 +171,11 @@ func (s *Sim) settle() {
 		m.sticky = false
 		if !slices.Equal(m.disks, m.own) { // nobody moves a disk in a machine that runs
 			m.powerDown()
+			for i, d := range m.own {
+				if m.disks[i] != d && s.occupied(m) {
+					d.data = "" // what is put into a tenant's machine is empty
+				}
+			}
 			copy(m.disks, m.own)
 			m.moved = true
 		}

@@ -62,7 +62,7 @@ func (s *Sim) startReplica(id string) {
 	s.made++
 	r := &replica{s: s, id: id, actor: &actor{name: fmt.Sprintf("hostlerd %d on %s", s.made, id)}, copy: inventory.NewCopy()}
 	if s.maybe("clock wrong") { // it starts with a wall clock that is off
-		r.skew = s.drawSkew()
+		s.setClock(r)
 	}
 	r.ctx, r.stop = context.WithCancel(bg)
 	now := func() time.Time { return s.clock(r.skew)() }

@@ -129,7 +129,7 @@ func build(p Params) *Sim {
 	copy(seed[:], fmt.Sprintf("certificates of seed %d", p.Seed))
 	s.key = ed25519.NewKeyFromSeed(seed[:])
 	s.checker = audit.New(audit.Options{CertificateKey: s.key.Public().(ed25519.PublicKey)})
-	s.led = s.ledger(s.clock(0))
+	s.led = s.ledger(s.apiClock)
 	s.drawFaults()
 	s.store.SetFault(s.hook)
 	s.store.SetClock(s.clock(0))

@@ -115,7 +115,7 @@ func (l *Ledger) Offer(ctx context.Context, v inventory.NodeView, rev int64) (in
 		inventory.Cond{Key: inventory.PrefixHealth + v.ID + "/", Prefix: true, Mod: rev})}
 	t.If = append(t.If, l.term(v.ID)...)
 	op, err := inventory.Encode(inventory.KeyAvail(v.ID), inventory.Avail{Schema: inventory.Schema, SKU: v.Spec.V.SKU,
-		Rack: v.Spec.V.Rack, Wipe: v.State.V.Wipe, Tested: v.Test.V.Finished, Since: now})
+		Rack: v.Spec.V.Rack, Wipe: v.State.V.Wipe, Tested: v.State.V.Tested, Since: now})
 	if err != nil {
 		return 0, err
 	}

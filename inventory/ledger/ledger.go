@@ -117,7 +117,7 @@ func (l *Ledger) move(v inventory.NodeView, ev lifecycle.Event, c Change) (inven
 			return none, err
 		}
 		t.If = append(t.If, conds...)
-		st.Tested = v.Test.V.Finished
+		st.Tested = now // its run has just ended; the agent's clock dates its report, ours its age
 	}
 	if c.Edit != nil {
 		c.Edit(&st)
